@@ -1,0 +1,186 @@
+"""The commands. Each is one call into a floor; the flags come from that floor's table."""
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+
+import expertise
+from expertise._optional import MissingExtraError, require
+from expertise.youtube8m import flags as table
+from expertise.youtube8m.flags import Flags
+
+_INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
+
+# command: (what it does, an example)
+_COMMANDS = {
+    "sample": (
+        "Write a small data set of the same format, from scikit-learn's handwritten digits.",
+        "expertise youtube8m sample digits",
+    ),
+    "convert": (
+        "Convert records between TFRecord, .npz and Parquet.",
+        "expertise youtube8m convert --input_data_pattern='yt8m/train*.tfrecord' --output_dir=parquet "
+        "--output_format=parquet",
+    ),
+    "train": (
+        "Train a model, or go on with the run in train_dir.",
+        "expertise youtube8m train --train_data_pattern='yt8m/train*.tfrecord' --train_dir=run "
+        "--feature_names=mean_rgb,mean_audio --feature_sizes=1024,128 --model=MoeModel",
+    ),
+    "eval": (
+        "Evaluate the newest checkpoint: Hit@1, PERR, mAP, GAP, and every class.",
+        "expertise youtube8m eval --eval_data_pattern='yt8m/validate*.tfrecord' --train_dir=run --run_once",
+    ),
+    "infer": (
+        "Write the best classes of every video.",
+        "expertise youtube8m infer --input_data_pattern='yt8m/test*.tfrecord' --train_dir=run "
+        "--output_file=predictions.csv",
+    ),
+    "export": (
+        "Write the classifier for other programs: torch.export and ONNX.",
+        "expertise youtube8m export --train_dir=run",
+    ),
+}
+
+_GROUPS = {
+    role: Group(f"{role.capitalize()} flags", sort_key=number) for number, role in enumerate(table.ROLES)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line (that of the process unless given) and exit with its code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _app()(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(_explain(error, tokens), 2)
+    except (ValueError, FloatingPointError, MissingExtraError, OSError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", _INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _app() -> App:
+    app = App(
+        name="expertise",
+        help="Mixtures of experts: a gate looks at each case and decides which expert to trust.",
+        version=expertise.__version__,
+        result_action="return_value",
+    )
+    youtube8m = App(
+        name="youtube8m", help="Train, evaluate and infer mixtures of experts on labelled videos."
+    )
+    for name in _COMMANDS:
+        youtube8m.command(_command(name), name=name, help=_COMMANDS[name][0], help_epilogue=_epilogue(name))
+    app.command(youtube8m)
+    return app
+
+
+def _command(name: str) -> Callable[..., int]:
+    """Make the function that cyclopts reads: a keyword for each flag of the table that the command reads."""
+
+    def command(*folder: Path, **values: Any) -> int:
+        return _RUN[name](*folder, Flags(**values))
+
+    parameters = [_parameter(flag, name) for flag in table.of_command(name)]
+    if name == "sample":
+        folder = inspect.Parameter(
+            "folder",
+            inspect.Parameter.POSITIONAL_ONLY,
+            annotation=Annotated[Path, Parameter(help="The folder to make; it must not exist, or be empty.")],
+        )
+        parameters = [folder, *parameters]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def _epilogue(name: str) -> str:
+    text = f"Example: {_COMMANDS[name][1]}"
+    planned = [f"--{flag}" for flag in table.of_command(name) if table.ENTRIES[flag].planned]
+    return text + (f"\n\nNot built yet, an error where set: {', '.join(planned)}." if planned else "")
+
+
+def _parameter(flag: str, command: str) -> inspect.Parameter:
+    entry, default = table.ENTRIES[flag], table.default(flag, command)
+    text = entry.help + (f" One of {', '.join(entry.choices)}." if entry.choices else "")
+    required = command in entry.required
+    described = Parameter(
+        name=(f"--{flag}",),
+        negative=(f"--no{flag}",) if table.TYPES[flag] is bool else (),
+        help=text,
+        group=_GROUPS[entry.role],
+        show_default=(lambda value: value if value != "" else '""') if not required else False,
+        required=False,
+        show=not entry.planned,
+    )
+    return inspect.Parameter(
+        flag,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[table.TYPES[flag], described],
+    )
+
+
+def _sample(folder: Path, flags: Flags) -> int:
+    from expertise.youtube8m.sample import write_sample
+
+    table.check(flags, "sample")
+    for key, value in write_sample(folder, seed=flags.seed).items():
+        print(f"{key}: {value}")
+    return 0
+
+
+def _train(flags: Flags) -> int:
+    require("torch", "youtube8m")
+    from expertise.youtube8m.train import train
+
+    return 0 if train(flags).finished else _INTERRUPTED
+
+
+def _call(module: str, function: str) -> Callable[[Flags], int]:
+    def run(flags: Flags) -> int:
+        require("torch", "youtube8m")
+        getattr(importlib.import_module(f"expertise.youtube8m.{module}"), function)(flags)
+        return 0
+
+    return run
+
+
+_RUN: dict[str, Callable[..., int]] = {
+    "sample": _sample,
+    "convert": _call("convert", "convert"),
+    "train": _train,
+    "eval": _call("evaluate", "evaluate"),
+    "infer": _call("infer", "infer"),
+    "export": _call("export", "export"),
+}
+
+
+def _explain(error: CycloptsError, tokens: Sequence[str]) -> str:
+    """Say what is wrong with a command line, in the words of the flag table."""
+    command = next((token for token in tokens if token in _COMMANDS), "")
+    if tokens[0] != "youtube8m":
+        return f"there is no command {tokens[0]!r}; known is youtube8m"
+    if not command:
+        nearest = difflib.get_close_matches(tokens[1], _COMMANDS, 1, 0.0)
+        known = ", ".join(_COMMANDS)
+        return f"youtube8m has no command {tokens[1]!r}; the nearest is {nearest[0]}, all are {known}"
+    if isinstance(error, UnknownOptionError) and command and error.token.keyword:
+        return table.unknown_flag(error.token.keyword.lstrip("-").replace("-", "_"), command)
+    if unused := getattr(error, "unused_tokens", None):
+        before = tokens[list(tokens).index(unused[0]) - 1].lstrip("-")
+        hint = f"; did you mean --{before}={unused[0]}?" if before in table.ENTRIES else ""
+        return f"{' '.join(unused)!r} is not a flag{hint}"
+    return " ".join(str(error).split())
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"expertise: {message}", file=sys.stderr)
+    sys.exit(code)

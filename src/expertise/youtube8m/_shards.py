@@ -1,0 +1,268 @@
+"""Shards into one array: several lanes at once, each a thread here or a worker process of its own.
+
+Every chunk of videos asks where its rows go (`Allot`), and is written there: the rows of a file lie
+wherever there was room, and its index says where. Workers are started as `python -c`, and talk in lines of
+JSON: nothing is pickled, the caller's main module is not run again, and torch is not loaded.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expertise._optional import MissingExtraError
+from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.formats._abstract import chunk_rows
+from expertise.youtube8m.records import RecordError
+from expertise.youtube8m.videos import FeatureSpec, Videos
+
+Allot = Callable[[int], int]  # number of rows -> the first of the rows that are now theirs
+REASONS = 10  # errors that are told one by one; of more only the number
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all files of one conversion. ``features`` is the array's file."""
+
+    spec: FeatureSpec
+    num_classes: int
+    skip_corrupt: bool
+    features: Path
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """All of a file's videos but their features, and where those were written.
+
+    spans : int64 (chunks, 2), first row and number of rows; label_sizes, id_sizes : int64, per video; labels :
+    int32; ids : uint8, the UTF-8 ids one after the other; skipped : number of corrupt records left out;
+    reasons : the first of their errors.
+    """
+
+    spans: NDArray[np.int64]
+    label_sizes: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    id_sizes: NDArray[np.int64]
+    ids: NDArray[np.uint8]
+    skipped: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+# names and types of its arrays, as they go through a pipe
+ARRAYS = {"spans": "<i8", "label_sizes": "<i8", "labels": "<i4", "id_sizes": "<i8", "ids": "u1"}
+
+
+def join(parts: Sequence[ShardIndex]) -> ShardIndex:
+    """The index of several files, one after the other."""
+    empty = ShardIndex(np.empty((0, 2), np.int64), *(np.empty(0, kind) for kind in list(ARRAYS.values())[1:]))
+    arrays = {name: np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in ARRAYS}
+    reasons = [reason for part in parts for reason in part.reasons]
+    return ShardIndex(
+        **arrays, skipped=sum(part.skipped for part in parts), reasons=tuple(reasons[:REASONS])
+    )
+
+
+def convert_shards(
+    files: Sequence[Path], job: Job, lanes: int, *, processes: bool, tick: Callable[[int, int], None]
+) -> ShardIndex:
+    """Write the features of all videos to ``job.features``; return the index of all, in the files' order.
+
+    Raises RecordError at a corrupt record unless ``job.skip_corrupt``. ``tick(i, rows)`` is told of each chunk
+    of file i before it is written, and ``tick(i, 0)`` of the file's end, from several threads.
+    """
+    indices: dict[int, ShardIndex] = {}
+    todo = iter(range(len(files)))
+    lock = threading.Lock()
+    stop = threading.Event()
+    workers: list[subprocess.Popen[bytes]] = []
+    rows_given = 0
+
+    def allot(i: int, rows: int) -> int:
+        nonlocal rows_given
+        if stop.is_set():
+            raise _StoppedError
+        tick(i, rows)
+        with lock:
+            rows_given += rows
+            return rows_given - rows
+
+    def lane() -> None:
+        with _worker(job, workers) if processes else _here(job) as convert:
+            while not stop.is_set():
+                with lock:
+                    i = next(todo, None)
+                if i is None:
+                    return
+                indices[i] = convert(files[i], partial(allot, i))
+                tick(i, 0)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        futures = [pool.submit(lane) for _ in range(lanes)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # also after Ctrl-C; where all went well, nobody is left to stop
+            stop.set()
+            for worker in workers:
+                worker.kill()
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, _StoppedError):
+            raise error
+    return join([indices[i] for i in range(len(files))])
+
+
+class _StoppedError(Exception):
+    """Another lane failed, or the user stopped the work."""
+
+
+Convert = Callable[[Path, Allot], ShardIndex]
+
+
+@contextmanager
+def _here(job: Job) -> Iterator[Convert]:
+    """Convert in this thread."""
+    scratch = np.empty((chunk_rows(job.spec), job.spec.total), dtype=np.float32)
+    file = os.open(job.features, os.O_WRONLY)
+    try:
+        yield lambda path, allot: _convert(path, job, scratch, file, allot)
+    finally:
+        os.close(file)
+
+
+def _convert(path: Path, job: Job, scratch: NDArray[np.float32], file: int, allot: Allot) -> ShardIndex:
+    skipped: list[RecordError] | None = [] if job.skip_corrupt else None
+    parts = []
+    for videos in format_of(path).read(path, job.spec, job.num_classes, skipped, scratch):
+        first = allot(len(videos))
+        _write(file, videos.features, first * videos.features.shape[1] * 4)
+        parts.append(_index(videos, first))
+    errors = skipped or []
+    told = tuple(str(error) for error in errors[:REASONS])
+    return join([*parts, replace(join([]), skipped=len(errors), reasons=told)])
+
+
+def _write(file: int, features: NDArray[np.float32], offset: int) -> None:
+    left = memoryview(features).cast("B") if len(features) else memoryview(b"")
+    while left:  # the system may take a part only
+        count = os.pwrite(file, left, offset)
+        left, offset = left[count:], offset + count
+
+
+def _index(videos: Videos, first: int) -> ShardIndex:
+    text = "".join(videos.ids).encode()
+    sizes = [len(video) for video in videos.ids]
+    if sum(sizes) < len(text):  # letters of several bytes
+        sizes = [len(video.encode()) for video in videos.ids]
+    return ShardIndex(
+        np.array([[first, len(videos)]], dtype=np.int64),
+        np.diff(videos.label_ptr),
+        videos.labels,
+        np.array(sizes, dtype=np.int64),
+        np.frombuffer(text, dtype=np.uint8),
+    )
+
+
+# ---- worker processes: first line the job, then a line for each file
+
+
+@contextmanager
+def _worker(job: Job, workers: list[subprocess.Popen[bytes]]) -> Iterator[Convert]:
+    """Convert in a process of its own, which ends with the block, or when this process dies."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
+    )
+    workers.append(worker)
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    to, source = worker.stdin, worker.stdout
+    try:
+        with to, source, suppress(BrokenPipeError):  # of a dead worker, `_follow` says more
+            _send(to, {**vars(job), "spec": vars(job.spec), "features": str(job.features)})
+            yield lambda path, allot: _follow(worker, to, source, path, allot)
+    finally:
+        worker.wait()
+
+
+def _send(to: IO[bytes], message: Any) -> None:
+    to.write(json.dumps(message).encode() + b"\n")
+    to.flush()
+
+
+def _follow(
+    worker: subprocess.Popen[bytes], to: IO[bytes], source: IO[bytes], path: Path, allot: Allot
+) -> ShardIndex:
+    """Have one file converted: answer what the worker asks until it is done or has failed."""
+    with suppress(BrokenPipeError):
+        _send(to, str(path))
+        while line := source.readline():
+            message = json.loads(line)
+            if "rows" in message:
+                _send(to, allot(message["rows"]))
+            elif "error" in message:
+                raise _ERRORS[message["error"]](*message["details"])
+            else:
+                arrays = {}
+                for (name, kind), size in zip(ARRAYS.items(), message["sizes"], strict=True):
+                    arrays[name] = np.frombuffer(source.read(size), dtype=kind)
+                arrays["spans"] = arrays["spans"].reshape(-1, 2)
+                return ShardIndex(**arrays, skipped=message["skipped"], reasons=tuple(message["reasons"]))
+    raise RuntimeError(
+        f"the worker process that converted {path} ended with status {worker.wait()} before it was done; "
+        "if memory ran out, try --num_readers=1"
+    )
+
+
+_ERRORS: dict[str, Callable[..., Exception]] = {
+    kind.__name__: kind for kind in (RecordError, MissingExtraError, OSError, ValueError)
+}
+
+
+def serve() -> None:
+    """Be a worker process: read what to convert from standard input, answer on standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    to = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library may print must not get between the answers
+    source = sys.stdin.buffer
+    given = json.loads(source.readline())
+    spec = FeatureSpec(*(tuple(given["spec"][name]) for name in ("names", "sizes")))
+    job = Job(spec, given["num_classes"], given["skip_corrupt"], Path(given["features"]))
+
+    def allot(rows: int) -> int:
+        _send(to, {"rows": rows})
+        answer = source.readline()
+        if not answer:
+            os._exit(1)  # the parent is gone
+        return int(answer)
+
+    with _here(job) as convert:
+        while line := source.readline():
+            try:
+                index = convert(Path(json.loads(line)), allot)
+            except RecordError as error:
+                _send(to, {"error": "RecordError", "details": [str(error.path), error.offset, error.reason]})
+            except OSError as error:
+                _send(to, {"error": "OSError", "details": [error.errno, error.strerror, error.filename]})
+            except (MissingExtraError, ValueError) as error:
+                _send(to, {"error": type(error).__name__, "details": [str(error)]})
+            else:
+                arrays = [getattr(index, name).astype(kind).tobytes() for name, kind in ARRAYS.items()]
+                sizes = [len(array) for array in arrays]
+                _send(to, {"sizes": sizes, "skipped": index.skipped, "reasons": index.reasons})
+                to.write(b"".join(arrays))
+                to.flush()

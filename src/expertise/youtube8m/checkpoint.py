@@ -1,0 +1,171 @@
+"""Checkpoints: saved whole or not at all, resumed exactly, the newest three and the best kept.
+
+train_dir/
+  model_flags.json               what evaluation and inference need
+  checkpoints/step_00001000/     model.safetensors, optimizer.safetensors, state.json
+  export/step_1000/              model.safetensors, model_flags.json: all that `infer` needs
+  evaluation/step_1000.json      written by an evaluation; decides which checkpoint is the best
+  log.jsonl                      one line a record
+  finished.json                  training has come to its end
+"""
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from expertise._files import atomic_file, atomic_folder
+from expertise.youtube8m.model_flags import ModelFlags
+
+KEPT = 3  # newest checkpoints that stay, beside the best
+_STEP = re.compile(r"step_0*(\d+)$")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint can't be read; the message says which, why, and what to do."""
+
+
+def steps_of(train_dir: Path, kind: str = "checkpoints") -> dict[int, Path]:
+    """List what is there, by step, in order. ``kind``: checkpoints, export or evaluation."""
+    found = {}
+    for path in (train_dir / kind).glob("step_*"):
+        match = _STEP.match(path.stem if path.is_file() else path.name)
+        if match:
+            found[int(match.group(1))] = path
+    return dict(sorted(found.items()))
+
+
+def save(
+    train_dir: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    flags: ModelFlags,
+) -> Path:
+    """Write the checkpoint of a step, and its export; then remove those that need not stay."""
+    folder = train_dir / "checkpoints" / f"step_{step:08d}"
+    with atomic_folder(folder) as part:
+        save_file(_tensors(model), part / "model.safetensors")
+        save_file(_optimizer_tensors(model, optimizer), part / "optimizer.safetensors")
+        (part / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
+    with atomic_folder(train_dir / "export" / f"step_{step}") as part:
+        save_file(_tensors(model), part / "model.safetensors")
+        flags.write(part / "model_flags.json")
+    return folder
+
+
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint's weights and optimizer state in place; give its state.json.
+
+    Raises
+    ------
+    CheckpointError : a file is missing, damaged, or belongs to another model.
+    """
+    load_weights(folder / "model.safetensors", model)
+    try:
+        tensors = load_file(folder / "optimizer.safetensors")
+        for name, parameter in model.named_parameters():
+            mine = {
+                key.split("/", 1)[1]: value for key, value in tensors.items() if key.split("/", 1)[0] == name
+            }
+            if mine:
+                optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in mine.items()
+                }
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(_unreadable(folder, error)) from error
+    return state
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Give the state.json of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError : it is missing or damaged.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(_unreadable(folder, error)) from error
+    return state
+
+
+def load_weights(file: Path, model: nn.Module) -> None:
+    """Put the weights of a safetensors file into the model.
+
+    Raises
+    ------
+    CheckpointError : the file is missing, damaged, or belongs to another model.
+    """
+    try:
+        model.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(_unreadable(file.parent, error)) from error
+
+
+def best_step(train_dir: Path) -> int | None:
+    """Give the evaluated step of the highest GAP, None where nothing was evaluated."""
+    gaps = {}
+    for step, file in steps_of(train_dir, "evaluation").items():
+        try:
+            gap = float(json.loads(file.read_text())["gap"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a file that somebody else put there decides nothing
+        if math.isfinite(gap):
+            gaps[step] = gap
+    return max(gaps, key=lambda step: (gaps[step], step)) if gaps else None
+
+
+def prune(train_dir: Path) -> None:
+    """Remove checkpoints and exports, all but the newest three and the best evaluated."""
+    best = best_step(train_dir)
+    for kind in ("checkpoints", "export"):
+        there = steps_of(train_dir, kind)
+        for step in list(there)[:-KEPT]:
+            if step != best:
+                shutil.rmtree(there[step])
+
+
+def clear(train_dir: Path) -> None:
+    """Remove what a run has written into its folder, and nothing else."""
+    for name in ("checkpoints", "export", "evaluation"):
+        shutil.rmtree(train_dir / name, ignore_errors=True)
+    for pattern in ("log.jsonl", "finished.json", "model_flags.json", "events.out.tfevents.*"):
+        for file in train_dir.glob(pattern):
+            file.unlink()
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_file(file) as part:
+        part.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if torch.is_tensor(value)
+    }
+
+
+def _unreadable(folder: Path, error: Exception) -> str:
+    return (
+        f"the checkpoint {folder} can't be read: {error}. "
+        "Remove this folder to go on from the one before, or begin anew with --start_new_model"
+    )

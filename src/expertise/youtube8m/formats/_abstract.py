@@ -1,0 +1,66 @@
+"""What every file format of labelled videos answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expertise.youtube8m.records import RecordError
+from expertise.youtube8m.videos import FeatureSpec, Videos
+
+MOST_ROWS, MOST_BYTES = 2048, 32 << 20  # of a chunk
+
+
+class AbstractFormat(ABC):
+    """One file format. ``suffix`` is what its files are called when they are written."""
+
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def estimate_rows(self, path: Path, spec: FeatureSpec) -> int:
+        """About how many videos the file holds, from its size or head alone; nothing is allocated by it."""
+
+    @abstractmethod
+    def read(
+        self,
+        path: Path,
+        spec: FeatureSpec,
+        num_classes: int,
+        skipped: list[RecordError] | None = None,
+        scratch: NDArray[np.float32] | None = None,
+    ) -> Iterator[Videos]:
+        """Read the videos in their order, in chunks of at most `chunk_rows`.
+
+        Raises RecordError at the first thing that is wrong. With a list ``skipped``, corrupt videos are left
+        out instead, and their errors are appended to it. With ``scratch``, a float32 array (chunk_rows(spec), D),
+        the features of every chunk are written to it, and are gone when the next chunk is asked for: memory
+        that is used again costs less than new memory.
+        """
+
+    @abstractmethod
+    def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
+        """Write the videos to a file, whole or not at all; return their number."""
+
+    @abstractmethod
+    def clipped(self, features: NDArray[np.float32]) -> int:
+        """How many of the values are outside what this format can hold, and are clipped to it."""
+
+
+def chunk_rows(spec: FeatureSpec) -> int:
+    """How many videos are held at once, at most, however large the file."""
+    return max(1, min(MOST_ROWS, MOST_BYTES // (4 * spec.total)))
+
+
+def report(error: RecordError, skipped: list[RecordError] | None) -> None:
+    """Raise the error, or keep it where corrupt records are skipped."""
+    if skipped is None:
+        raise error
+    skipped.append(error)
+
+
+def rows_for(n: int, spec: FeatureSpec, scratch: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Room for the features of n videos: in ``scratch`` where it is given, else new."""
+    return np.empty((n, spec.total), dtype=np.float32) if scratch is None else scratch[:n]

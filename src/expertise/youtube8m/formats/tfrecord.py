@@ -1,0 +1,81 @@
+"""TFRecord files of tf.train.Example, as YouTube-8M is distributed; also compressed by GZIP."""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expertise.youtube8m.columns import parse_videos
+from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, rows_for
+from expertise.youtube8m.records import RecordError, Shard, encode_example, scan_records, write_records
+from expertise.youtube8m.videos import FeatureSpec, Videos
+
+GZIP_MAGIC = b"\x1f\x8b"
+FRAMING = 16  # bytes around the data of a record
+
+
+class TFRecordFormat(AbstractFormat):
+    """Records with id, labels and one float list for each feature."""
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+
+    def estimate_rows(self, path: Path, spec: FeatureSpec) -> int:
+        """The size of the file over that of its first record; 0 where that cannot be read."""
+        try:
+            with path.open("rb") as file:
+                zipped = file.read(2) == GZIP_MAGIC
+            size = path.stat().st_size
+            with gzip.open(path) if zipped else path.open("rb") as file:
+                first = struct.unpack("<Q", file.read(8))[0] + FRAMING
+            if zipped:  # floats hardly shrink; the foot gives the size, but modulo 4 GiB
+                with path.open("rb") as file:
+                    file.seek(-4, 2)
+                    size = max(size, struct.unpack("<I", file.read(4))[0])
+        except (OSError, EOFError, zlib.error, struct.error):
+            return 0
+        # a first record that is larger than the file is corrupt, a smaller one than its floats another kind
+        smallest = FRAMING + 4 * spec.total
+        return int(size // max(first if first <= size else 0, smallest))
+
+    def read(
+        self,
+        path: Path,
+        spec: FeatureSpec,
+        num_classes: int,
+        skipped: list[RecordError] | None = None,
+        scratch: NDArray[np.float32] | None = None,
+    ) -> Iterator[Videos]:
+        """Read the videos in chunks, checksums verified; see AbstractFormat.read."""
+        shard = scan_records(path, skipped=skipped)
+        step = chunk_rows(spec)
+        for first in range(0, len(shard.starts), step):
+            rows = slice(first, first + step)
+            part = Shard(shard.path, shard.buffer, shard.starts[rows], shard.sizes[rows])
+            yield parse_videos(part, spec, num_classes, rows_for(len(part.starts), spec, scratch), skipped)
+
+    def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
+        """Write one Example for each video; return their number."""
+        return write_records(path, (record for chunk in chunks for record in encode_videos(chunk, spec)))
+
+    def clipped(self, features: NDArray[np.float32]) -> int:
+        """None: floats are kept bit by bit."""
+        return 0
+
+
+def encode_videos(videos: Videos, spec: FeatureSpec) -> Iterator[bytes]:
+    """One tf.train.Example for each video."""
+    ends = videos.label_ptr.tolist()
+    for row, video in enumerate(videos.ids):
+        values = videos.features[row]
+        yield encode_example(
+            {
+                "id": [video.encode()],
+                "labels": videos.labels[ends[row] : ends[row + 1]].astype(np.int64),
+                **{name: values[part] for name, part in spec.slices.items()},
+            }
+        )

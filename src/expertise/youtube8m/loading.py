@@ -1,0 +1,179 @@
+"""A trained model, ready to predict: from a run's folder, an export, or an archive of one."""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expertise.youtube8m import checkpoint
+from expertise.youtube8m.flags import FlagError, choose
+from expertise.youtube8m.model_flags import ModelFlags
+from expertise.youtube8m.models import MODELS, AbstractVideoModel, Explanation, l2_normalize
+
+_ARCHIVE_FILES = {"model.safetensors", "model_flags.json"}
+_ARCHIVE_LIMIT = 16 << 30  # bytes that an archive may unpack to
+
+
+class Classifier(nn.Module):
+    """From raw features (B, D) to probabilities (B, C): l2-normalises, then asks the model."""
+
+    def __init__(self, model: AbstractVideoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give the probability of every class, float32 (B, C)."""
+        result: Tensor = self.model(l2_normalize(features))
+        return result
+
+
+@dataclass(frozen=True)
+class VideoModel:
+    """A trained model with all that is needed to use it."""
+
+    module: Classifier
+    flags: ModelFlags
+    step: int
+    device: torch.device
+    precision: str = "fp32"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; 'class 7' where the model was trained without a vocabulary."""
+        return self.flags.class_names or tuple(f"class {c}" for c in range(self.flags.num_classes))
+
+    @torch.inference_mode()
+    def predict(self, features: np.ndarray | Tensor) -> Tensor:
+        """Give the probability of every class.
+
+        Parameters
+        ----------
+        features : (B, D) raw features, concatenated in the order of ``flags.feature_names``.
+
+        Returns
+        -------
+        (B, C) float32, on the CPU.
+
+        Raises
+        ------
+        ValueError : the features have another shape.
+        """
+        x_BD = self._checked(features)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            result: Tensor = self.module(x_BD)
+        return result.cpu()
+
+    @torch.inference_mode()
+    def explain(self, features: np.ndarray | Tensor) -> Explanation:
+        """Say who decided: the gate's weights and the experts' votes, as NumPy arrays.
+
+        Raises
+        ------
+        ValueError : the features have another shape, or the model has no experts.
+        """
+        return self.module.model.explain(l2_normalize(self._checked(features)))
+
+    def _checked(self, features: np.ndarray | Tensor) -> Tensor:
+        x_BD = torch.as_tensor(features, dtype=torch.float32, device=self.device)
+        if x_BD.ndim != 2 or x_BD.shape[1] != self.flags.input_size:
+            parts = ", ".join(
+                f"{name} {size}"
+                for name, size in zip(self.flags.feature_names, self.flags.feature_sizes, strict=True)
+            )
+            raise ValueError(
+                f"features have shape {tuple(x_BD.shape)}; this model takes (videos, {self.flags.input_size}): {parts}"
+            )
+        return x_BD
+
+
+def choose_device(device: str) -> torch.device:
+    """Give the device of a flag: auto is the GPU where there is one.
+
+    Raises
+    ------
+    FlagError : cuda is asked for, and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FlagError("--device=cuda: torch finds no GPU here; take --device=cpu or auto")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def find_export(path: str | Path) -> tuple[Path, int]:
+    """Find the newest export at or under a path: a run's folder, or an export folder itself.
+
+    Returns
+    -------
+    Its folder, and the step that it was written at (-1 where its name does not say).
+
+    Raises
+    ------
+    FlagError : there is nothing of the kind.
+    """
+    folder = Path(path)
+    if (folder / "model.safetensors").is_file():
+        name = folder.name.removeprefix("step_")
+        return folder, int(name) if name.isdecimal() else -1
+    exports = checkpoint.steps_of(folder, "export")
+    if not exports:
+        why = "has no export yet" if folder.is_dir() else "does not exist"
+        raise FlagError(f"--train_dir={path} {why}; give the folder of a run of `expertise youtube8m train`")
+    step = max(exports)
+    return exports[step], step
+
+
+def load_model(path: str | Path, *, device: str = "auto", precision: str = "fp32") -> VideoModel:
+    """Load a trained model. Runs no code of what it reads: safetensors and JSON only.
+
+    Parameters
+    ----------
+    path : the folder of a run (its newest export is taken), one export folder, or a .tgz of one.
+    device : auto, cpu or cuda.
+    precision : of the matrix products, fp32 or bf16.
+
+    Raises
+    ------
+    FlagError : there is no model at ``path``, or its flags can't be read.
+    CheckpointError : its weights can't be read.
+    """
+    if Path(path).is_file():
+        with _unpacked(Path(path)) as folder:
+            return _load(folder, -1, device, precision)
+    return _load(*find_export(path), device, precision)
+
+
+def _load(folder: Path, step: int, device: str, precision: str) -> VideoModel:
+    flags = ModelFlags.read(folder / "model_flags.json")
+    model = choose("model", flags.model, MODELS).from_flags(flags)
+    checkpoint.load_weights(folder / "model.safetensors", model)
+    on = choose_device(device)
+    return VideoModel(Classifier(model).to(on).eval(), flags, step, on, precision)
+
+
+@contextmanager
+def _unpacked(archive: Path) -> Iterator[Path]:
+    """Unpack the two files of a model and nothing else: an archive may hold anything."""
+    with tempfile.TemporaryDirectory(prefix="expertise-") as folder:
+        try:
+            with tarfile.open(archive, "r:*") as tar:
+                for member in tar:
+                    name = Path(member.name).name
+                    if member.isfile() and name in _ARCHIVE_FILES and member.size <= _ARCHIVE_LIMIT:
+                        source = tar.extractfile(member)
+                        assert source is not None
+                        with (Path(folder) / name).open("wb") as target:
+                            while block := source.read(1 << 20):
+                                target.write(block)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise FlagError(f"--input_model_tgz={archive} can't be unpacked: {error}") from error
+        missing = _ARCHIVE_FILES - {file.name for file in Path(folder).iterdir()}
+        if missing:
+            raise FlagError(f"--input_model_tgz={archive} holds no {' and no '.join(sorted(missing))}")
+        yield Path(folder)

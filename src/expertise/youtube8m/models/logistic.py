@@ -1,0 +1,57 @@
+"""LogisticModel: one logistic regression a class. The reference's video_level_models.LogisticModel."""
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from expertise.youtube8m.model_flags import ModelFlags
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, glorot_uniform_
+
+
+class LogisticModel(AbstractVideoModel):
+    """p = sigmoid(x W + b), with L2 1e-8 on W.
+
+    Letters of shapes: B batch, D features, C classes.
+
+    Parameters
+    ----------
+    input_size, num_classes : D and C.
+    l2 : penalty; the loss gains l2 times half the sum of the squared weights.
+    """
+
+    def __init__(self, input_size: int, num_classes: int, *, l2: float = 1e-8) -> None:
+        super().__init__()
+        self.input_size, self.num_classes, self.l2 = input_size, num_classes, l2
+        self.weight_CD = nn.Parameter(torch.zeros(num_classes, input_size))
+        self.bias_C = nn.Parameter(torch.zeros(num_classes))
+
+    @classmethod
+    def from_flags(cls, flags: ModelFlags) -> Self:
+        """Build the model that these flags describe."""
+        return cls(flags.input_size, flags.num_classes)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Give probabilities (B, C) for normalised features (B, D)."""
+        return torch.sigmoid(F.linear(x_BD, self.weight_CD, self.bias_C).float())
+
+    def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
+        """Draw the weights anew: Glorot-uniform times ``scale``; biases 0."""
+        glorot_uniform_(self.weight_CD, self.input_size, self.num_classes, generator)
+        with torch.no_grad():
+            self.weight_CD.mul_(scale)
+            self.bias_C.zero_()
+
+    def start_at_rates(self, rates_C: Tensor) -> None:
+        """Set the biases to the log-odds of the classes' rates (C,)."""
+        with torch.no_grad():
+            self.bias_C.copy_(torch.logit(rates_C))
+
+    def penalized(self) -> list[tuple[nn.Parameter, float]]:
+        """Give the weights with their L2 penalty."""
+        return [(self.weight_CD, self.l2)]
+
+    def explain(self, x_BD: Tensor) -> Explanation:
+        """Raise ValueError: there are no experts to speak of."""
+        raise ValueError("LogisticModel has no experts, so nobody decided; explain() needs a MoeModel")

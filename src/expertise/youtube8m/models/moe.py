@@ -1,0 +1,115 @@
+"""MoeModel: a mixture of logistic experts for every class. The reference's video_level_models.MoeModel."""
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from expertise.youtube8m.model_flags import ModelFlags
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, glorot_uniform_
+from expertise.youtube8m.models._mixing import gate_and_votes, mix
+
+
+class MoeModel(AbstractVideoModel):
+    """p_c = sum_{m < M} softmax(gate_c)_m sigmoid(expert_cm), the gate over M + 1 experts.
+
+    The last expert is a dummy that always says 0, so p_c <= 1 - g_dummy: the gate can veto a class. The gate
+    has no bias (Abu-El-Haija et al. 2016, arXiv:1609.08675, section 5.2, and the published code).
+
+    Letters of shapes: B batch, D features, C classes, M mixtures, G = M + 1 gates.
+
+    Parameters
+    ----------
+    input_size, num_classes, num_mixtures : D, C and M.
+    l2 : penalty; the loss gains l2 times half the sum of the squared gate and expert weights.
+
+    Weights lie class-contiguous, (M, C, D), so that the M + 1 logits of a class are C apart in memory and
+    every operation over classes runs over neighbours. `load_reference_weights` takes the other layout.
+    """
+
+    def __init__(self, input_size: int, num_classes: int, num_mixtures: int = 2, *, l2: float = 1e-8) -> None:
+        super().__init__()
+        self.input_size, self.num_classes, self.num_mixtures, self.l2 = (
+            input_size,
+            num_classes,
+            num_mixtures,
+            l2,
+        )
+        self.gate_GCD = nn.Parameter(torch.zeros(num_mixtures + 1, num_classes, input_size))
+        self.expert_MCD = nn.Parameter(torch.zeros(num_mixtures, num_classes, input_size))
+        self.expert_bias_MC = nn.Parameter(torch.zeros(num_mixtures, num_classes))
+
+    @classmethod
+    def from_flags(cls, flags: ModelFlags) -> Self:
+        """Build the model that these flags describe."""
+        return cls(flags.input_size, flags.num_classes, flags.moe_num_mixtures, l2=flags.moe_l2)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Give probabilities (B, C) for normalised features (B, D)."""
+        return mix(*self._logits(x_BD))
+
+    def _logits(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+        gate = F.linear(x_BD, self.gate_GCD.flatten(0, 1))
+        expert = F.linear(x_BD, self.expert_MCD.flatten(0, 1), self.expert_bias_MC.flatten())
+        return gate.unflatten(1, self.gate_GCD.shape[:2]), expert.unflatten(1, self.expert_MCD.shape[:2])
+
+    def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
+        """Draw the weights anew: Glorot-uniform times ``scale``; biases 0."""
+        for weight in (self.gate_GCD, self.expert_MCD):
+            glorot_uniform_(weight, self.input_size, weight.shape[0] * self.num_classes, generator)
+            with torch.no_grad():
+                weight.mul_(scale)
+        with torch.no_grad():
+            self.expert_bias_MC.zero_()
+
+    def start_at_rates(self, rates_C: Tensor) -> None:
+        """Set the experts' biases so that a zero input is given ``rates_C`` (C,).
+
+        There the gate gives each expert 1 / (M + 1), so an expert must say rate (M + 1) / M.
+        """
+        votes_C = rates_C * (self.num_mixtures + 1) / self.num_mixtures
+        with torch.no_grad():
+            self.expert_bias_MC.copy_(torch.logit(votes_C.clamp(max=0.99)))
+
+    def penalized(self) -> list[tuple[nn.Parameter, float]]:
+        """Give the weights with their L2 penalty."""
+        return [(self.gate_GCD, self.l2), (self.expert_MCD, self.l2)]
+
+    @torch.no_grad()
+    def explain(self, x_BD: Tensor) -> Explanation:
+        """Say who decided, for normalised features (B, D)."""
+        gate_BGC, vote_BMC = gate_and_votes(*self._logits(x_BD))
+        p_BC = (gate_BGC[:, :-1] * vote_BMC).sum(dim=1)
+        return Explanation(
+            probabilities=p_BC.cpu().numpy(),
+            gate_weights=gate_BGC.transpose(1, 2).cpu().numpy(),
+            expert_votes=vote_BMC.transpose(1, 2).cpu().numpy(),
+        )
+
+    def load_reference_weights(self, gates: Tensor, experts: Tensor, biases: Tensor) -> None:
+        """Take the weights of the reference, which lie class-major.
+
+        Parameters
+        ----------
+        gates : (D, C (M + 1)); column c (M + 1) + m is gate m of class c, m = M the dummy.
+        experts : (D, C M); column c M + m is expert m of class c.
+        biases : (C M,).
+
+        Raises
+        ------
+        ValueError : a shape differs from these.
+        """
+        D, C, M = self.input_size, self.num_classes, self.num_mixtures
+        given = {"gates": gates, "experts": experts, "biases": biases}
+        wanted = {"gates": (D, C * (M + 1)), "experts": (D, C * M), "biases": (C * M,)}
+        for name, value in given.items():
+            if tuple(value.shape) != wanted[name]:
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}; this model (D={D}, C={C}, M={M}) "
+                    f"takes {wanted[name]}"
+                )
+        with torch.no_grad():
+            self.gate_GCD.copy_(gates.reshape(D, C, M + 1).permute(2, 1, 0))
+            self.expert_MCD.copy_(experts.reshape(D, C, M).permute(2, 1, 0))
+            self.expert_bias_MC.copy_(biases.reshape(C, M).T)

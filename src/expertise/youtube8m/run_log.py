@@ -1,0 +1,113 @@
+"""What a run tells while it goes on: log.jsonl, TensorBoard scalars, the note on the progress bar."""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from expertise._optional import require
+from expertise._progress import Meter
+
+LOG_STEPS = 10  # steps between two records of training
+_SCALARS = (
+    "loss",
+    "regularization",
+    "learning_rate",
+    "hit_at_1",
+    "perr",
+    "map",
+    "gap",
+    "examples_per_second",
+)
+
+
+class RunLog:
+    """Writes the records of a run, each one line of train_dir/log.jsonl and a point in TensorBoard.
+
+    Parameters
+    ----------
+    train_dir : the folder of the run.
+    step, log_bytes : where the run goes on. What a killed run wrote after its last checkpoint is cut off, so
+        that no step stands there twice.
+    """
+
+    def __init__(self, train_dir: Path, step: int, log_bytes: int) -> None:
+        self._train_dir, self._first_step, self._log_bytes = train_dir, step, log_bytes
+        self._since = (time.monotonic(), 0)
+
+    def __enter__(self) -> Self:
+        path = self._train_dir / "log.jsonl"
+        path.touch()
+        os.truncate(path, min(self._log_bytes, path.stat().st_size))
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        tensorboard = require("torch.utils.tensorboard", "youtube8m")
+        self._board = tensorboard.SummaryWriter(str(self._train_dir), purge_step=self._first_step + 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def train(self, record: dict[str, Any], meter: Meter) -> None:
+        """Write a record of training; its main figures become the bar's note."""
+        now, examples = time.monotonic(), record["examples"]
+        before, examples_before = self._since
+        if examples_before:
+            record |= {
+                "examples_per_second": round((examples - examples_before) / max(now - before, 1e-9), 1)
+            }
+        self._since = (now, examples)
+        self._write({"kind": "train", **record}, "train")
+        rate = f"{record['examples_per_second']:,.0f} examples/s" if "examples_per_second" in record else ""
+        meter.advance(0, note=f"{_figures(record)} {rate}".strip())
+
+    def evaluation(self, record: dict[str, Any], meter: Meter) -> None:
+        """Write a record of an evaluation; it also gets a line of its own."""
+        self._write({"kind": "eval", **record}, "eval")
+        meter.say(f"step {record['step']} evaluated: {_figures(record)}")
+        self._since = (time.monotonic(), 0)
+
+    def size(self) -> int:
+        """Give the length of log.jsonl in bytes, all records on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def _write(self, record: dict[str, Any], group: str) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name in _SCALARS:
+            if name in record:
+                self._board.add_scalar(f"{group}/{name}", record[name], record["step"])
+
+
+def _figures(record: dict[str, Any]) -> str:
+    return f"loss {record['loss']:.3f} Hit@1 {record['hit_at_1']:.3f} GAP {record['gap']:.3f}"
+
+
+def log_first_forward(root: nn.Module, meter: Meter) -> None:
+    """Say, for every module of the first forward, its device and the dtype of its weights and its output."""
+    handles: list[RemovableHandle] = []
+
+    def tell(name: str, module: nn.Module, output: Any) -> None:
+        weight = next(module.parameters(), None)
+        weights = (
+            f"weights {str(weight.dtype).removeprefix('torch.')}" if weight is not None else "no weights"
+        )
+        result = str(output.dtype).removeprefix("torch.")
+        meter.say(
+            f"{name or 'classifier'} ({type(module).__name__}): {output.device}, {weights}, output {result}"
+        )
+        if module is root:
+            for handle in handles:
+                handle.remove()
+
+    for name, module in root.named_modules():
+        handles.append(module.register_forward_hook(lambda m, _, out, name=name: tell(name, m, out)))
