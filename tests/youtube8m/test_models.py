@@ -183,7 +183,7 @@ def test_the_mixture_equals_the_double_loop(videos: int, classes: int, mixtures:
 def test_the_mixture_does_not_depend_on_how_rows_are_blocked() -> None:
     generator = torch.Generator().manual_seed(0)
     gate = torch.randn(40, 3, 6000, generator=generator)
-    expert = torch.randn(40, 2, 6000, generator=generator)  # 30,000 logits a row: several blocks
+    expert = torch.randn(40, 2, 6000, generator=generator)  # 30,000 logits a row: two blocks
     together = mix(gate.clone(), expert.clone())
     single = torch.cat([mix(gate[i : i + 1].clone(), expert[i : i + 1].clone()) for i in range(40)])
     assert_close(together, single, atol=1e-6, rtol=0)
@@ -327,3 +327,22 @@ def test_cross_entropy_of_sure_answers_is_finite_with_a_gradient() -> None:
     loss.backward()
     assert p.grad is not None
     assert p.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_pullback_is_the_gradient_that_autograd_finds(name: str, loss: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = MODELS[name].from_flags(flags_of(name))
+    model.reset(generator, 3.0)
+    labels = torch.rand(7, 4, generator=generator) < 0.4
+    logits = model.logits(torch.randn(7, 6, generator=generator))
+    p, pullback = model.pool_and_pullback(*(logit.detach() for logit in logits))
+    r, value = torch.func.grad_and_value(LOSSES[loss])(p, labels)
+    gradients = pullback(r)
+    pooled = model.pool(*(logit.clone() for logit in logits))
+    expected = LOSSES[loss](pooled, labels)
+    assert_close(p, pooled.detach(), atol=1e-6, rtol=0)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    for gradient, twin in zip(gradients, torch.autograd.grad(expected, logits), strict=True):
+        assert_close(gradient, twin, atol=1e-6, rtol=1e-4)

@@ -46,9 +46,9 @@ class Job:
 class ShardIndex:
     """All of a file's videos but their features, and where those were written.
 
-    spans : int64 (chunks, 2), first row and number of rows; label_sizes, id_sizes : int64, per video; labels :
-    int32; ids : uint8, the UTF-8 ids one after the other; skipped : number of corrupt records left out;
-    reasons : the first of their errors.
+    spans : int64 (chunks, 2), first row and number of rows. label_sizes, id_sizes : int64, of each video.
+    labels : int32. ids : uint8, the UTF-8 ids one after the other. skipped : how many corrupt records were
+    left out. reasons : the first of their errors.
     """
 
     spans: NDArray[np.int64]
@@ -66,12 +66,20 @@ ARRAYS = {"spans": "<i8", "label_sizes": "<i8", "labels": "<i4", "id_sizes": "<i
 
 def join(parts: Sequence[ShardIndex]) -> ShardIndex:
     """The index of several files, one after the other."""
-    empty = ShardIndex(np.empty((0, 2), np.int64), *(np.empty(0, kind) for kind in list(ARRAYS.values())[1:]))
-    arrays = {name: np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in ARRAYS}
+    if len(parts) == 1:
+        return parts[0]
+    arrays = {name: np.concatenate([getattr(part, name) for part in (_EMPTY, *parts)]) for name in ARRAYS}
     reasons = [reason for part in parts for reason in part.reasons]
-    return ShardIndex(
-        **arrays, skipped=sum(part.skipped for part in parts), reasons=tuple(reasons[:REASONS])
-    )
+    return ShardIndex(**arrays, skipped=sum(part.skipped for part in parts), reasons=tuple(reasons[:REASONS]))
+
+
+_EMPTY = ShardIndex(
+    spans=np.empty((0, 2), dtype=np.int64),
+    label_sizes=np.empty(0, dtype=np.int64),
+    labels=np.empty(0, dtype=np.int32),
+    id_sizes=np.empty(0, dtype=np.int64),
+    ids=np.empty(0, dtype=np.uint8),
+)
 
 
 def convert_shards(
@@ -79,8 +87,8 @@ def convert_shards(
 ) -> ShardIndex:
     """Write the features of all videos to ``job.features``; return the index of all, in the files' order.
 
-    Raises RecordError at a corrupt record unless ``job.skip_corrupt``. ``tick(i, rows)`` is told of each chunk
-    of file i before it is written, and ``tick(i, 0)`` of the file's end, from several threads.
+    Raises RecordError at a corrupt record unless ``job.skip_corrupt``. ``tick(i, rows)`` is told of each
+    chunk of file i before it is written, and ``tick(i, 0)`` of the file's end, from several threads.
     """
     indices: dict[int, ShardIndex] = {}
     todo = iter(range(len(files)))
@@ -148,14 +156,13 @@ def _convert(path: Path, job: Job, scratch: NDArray[np.float32], file: int, allo
         first = allot(len(videos))
         _write(file, videos.features, first * videos.features.shape[1] * 4)
         parts.append(_index(videos, first))
-    errors = skipped or []
-    told = tuple(str(error) for error in errors[:REASONS])
-    return join([*parts, replace(join([]), skipped=len(errors), reasons=told)])
+    told = tuple(str(error) for error in (skipped or [])[:REASONS])
+    return replace(join(parts), skipped=len(skipped or []), reasons=told)
 
 
 def _write(file: int, features: NDArray[np.float32], offset: int) -> None:
-    left = memoryview(features).cast("B") if len(features) else memoryview(b"")
-    while left:  # the system may take a part only
+    left = features.reshape(-1).view(np.uint8).data
+    while len(left):  # the system may take a part only
         count = os.pwrite(file, left, offset)
         left, offset = left[count:], offset + count
 

@@ -62,8 +62,8 @@ def save(
     return folder
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a checkpoint's weights and optimizer state in place; give its state.json.
+def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's weights and optimizer state in place.
 
     Raises
     ------
@@ -80,10 +80,8 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
                 optimizer.state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device) for key, value in mine.items()
                 }
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(_unreadable(folder, error)) from error
-    return state
 
 
 def read_state(folder: Path) -> dict[str, Any]:

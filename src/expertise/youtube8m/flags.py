@@ -142,6 +142,9 @@ class Flags:
     precision: str = _flag("fp32", "training", "train eval infer",
         "Matrix products in fp32 or bf16; gate, loss and optimizer stay in fp32.",
         resume=SAME, choices=("fp32", "bf16"))
+    compile: str = _flag("auto", "training", "train",
+        "Compile the element-wise part of the step; auto: in long runs, where a C++ compiler is found.",
+        resume=SAME, choices=("auto", "on", "off"))
     seed: int = _flag(0, "training", "train sample",
         "Decides everything that is drawn at random.", resume=SAME, minimum=0)
     export_model_steps: int = _flag(1000, "training", "train",

@@ -87,7 +87,8 @@ class VideoModel:
                 for name, size in zip(self.flags.feature_names, self.flags.feature_sizes, strict=True)
             )
             raise ValueError(
-                f"features have shape {tuple(x_BD.shape)}; this model takes (videos, {self.flags.input_size}): {parts}"
+                f"features have shape {tuple(x_BD.shape)}; "
+                f"this model takes (videos, {self.flags.input_size}): {parts}"
             )
         return x_BD
 

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,14 @@ from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.metrics import VideoMetrics
 from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.models import MODELS, AbstractVideoModel
-from expertise.youtube8m.optimizers import OPTIMIZERS, clip_each, staircase
+from expertise.youtube8m.optimizers import OPTIMIZERS, staircase
 from expertise.youtube8m.readers import VideoSource, open_videos
 from expertise.youtube8m.run_log import LOG_STEPS, RunLog, log_first_forward
+from expertise.youtube8m.step import compiler_found, fuse, train_step
 from expertise.youtube8m.videos import FeatureSpec, match_files
 from expertise.youtube8m.vocabulary import read_vocabulary
+
+COMPILED_ANSWERS = 2e9  # a run of so many answers (videos x classes) is worth the seconds of compiling
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,23 @@ def train(flags: Flags) -> TrainResult:
     if flags.start_new_model:
         checkpoint.clear(train_dir)
 
+    fingerprint = _fingerprint(flags.train_data_pattern)
+    earlier = _earlier_run(flags, fingerprint)
     source, evaluation_source, model_flags = _open_data(flags)
     model = choose("model", flags.model, MODELS).from_flags(model_flags).to(device)
     optimizer = choose("optimizer", flags.optimizer, OPTIMIZERS)(model.parameters())
     label_loss = choose("label_loss", flags.label_loss, LOSSES)
-    state = _begin_or_resume(flags, source, model, optimizer)
-    model_flags.write(train_dir / "model_flags.json")
+    if earlier is None:
+        train_dir.mkdir(parents=True, exist_ok=True)
+        model_flags.write(train_dir / "model_flags.json")
+        state = _begin(flags, fingerprint, source, model)
+    else:
+        state = _resume(*earlier, model, optimizer)
     classifier = Classifier(model)
+    fused = fuse(model, label_loss) if state["compiled"] else None
 
-    step = int(state["step"])
-    total = math.ceil(source.num_videos * flags.num_epochs / flags.batch_size)
+    step, examples = int(state["step"]), int(state["examples"])
+    total = step + math.ceil(max(0, source.num_videos * flags.num_epochs - examples) / flags.batch_size)
     total = total if flags.max_steps is None else min(total, flags.max_steps)
     if step >= total:
         print(f"training had ended at step {step}; give more epochs, or --start_new_model", file=sys.stderr)
@@ -73,7 +82,7 @@ def train(flags: Flags) -> TrainResult:
         num_epochs=flags.num_epochs,
         shuffle=state["shuffle"],
         seed=flags.seed,
-        start=step * flags.batch_size,
+        start=examples,
     )
 
     with (
@@ -86,14 +95,16 @@ def train(flags: Flags) -> TrainResult:
         while step < total and not interrupted.is_set():
             batch = next(batches)
             features, labels = batch.features.to(device), batch.labels.to(device)
-            rate = learning_rate(flags, step * flags.batch_size)
-            loss, predictions = train_step(flags, classifier, optimizer, label_loss, features, labels, rate)
-            step += 1
+            rate = learning_rate(flags, examples)
+            whole = fused if len(batch.ids) == flags.batch_size else None  # another shape compiles anew
+            loss, predictions = train_step(
+                flags, classifier, optimizer, label_loss, features, labels, rate, whole
+            )
+            step, examples = step + 1, examples + len(batch.ids)
             meter.advance(1)
             last = step == total or interrupted.is_set()
 
             if step % LOG_STEPS == 0 or last:
-                examples = (step - 1) * flags.batch_size + len(batch.ids)
                 record = {"step": step, "examples": examples, "epoch": examples / source.num_videos}
                 record |= {"learning_rate": rate, **_recent(flags, model, loss, predictions, labels)}
                 log.train(record, meter)
@@ -104,7 +115,7 @@ def train(flags: Flags) -> TrainResult:
                     evaluation = evaluate_source(video_model, evaluation_source, flags.batch_size)
                     write_evaluation(train_dir, evaluation)
                     log.evaluation({"step": step, **evaluation.metrics}, meter)
-                state |= {"step": step, "log_bytes": log.size()}
+                state |= {"step": step, "examples": examples, "log_bytes": log.size()}
                 checkpoint.save(train_dir, step, model, optimizer, state, model_flags)
                 checkpoint.prune(train_dir)
 
@@ -121,37 +132,6 @@ def learning_rate(flags: Flags, examples: int) -> float:
     return staircase(
         flags.base_learning_rate, flags.learning_rate_decay, flags.learning_rate_decay_examples, examples
     )
-
-
-def train_step(
-    flags: Flags,
-    classifier: Classifier,
-    optimizer: torch.optim.Optimizer,
-    label_loss: Callable[[Tensor, Tensor], Tensor],
-    features_BD: Tensor,
-    labels_BC: Tensor,
-    rate: float,
-) -> tuple[Tensor, Tensor]:
-    """Do one step: predict, differentiate, penalise, clip variable by variable, update.
-
-    Returns
-    -------
-    The label loss before the step, and the predictions (B, C).
-    """
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(features_BD.device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
-        predictions_BC = classifier(features_BD)
-    loss = label_loss(predictions_BC, labels_BC)
-    loss.backward()
-    for weight, l2 in classifier.model.penalized():
-        # the gradient of penalty * l2 / 2 * sum w^2, by hand: autograd would make copies of w for it
-        if weight.grad is not None and flags.regularization_penalty * l2 > 0:
-            weight.grad.add_(weight.detach(), alpha=flags.regularization_penalty * l2)
-    clip_each(classifier.parameters(), flags.clip_gradient_norm)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    return loss.detach(), predictions_BC.detach()
 
 
 def _check_processes(flags: Flags) -> None:
@@ -197,23 +177,16 @@ def _open_data(flags: Flags) -> tuple[VideoSource, VideoSource | None, ModelFlag
     )
 
 
-def _begin_or_resume(
-    flags: Flags, source: VideoSource, model: AbstractVideoModel, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Start a run, or put the newest checkpoint in place. Gives the run's state."""
-    train_dir = Path(flags.train_dir)
-    fingerprint = _fingerprint(flags.train_data_pattern)
-    steps = checkpoint.steps_of(train_dir)
+def _earlier_run(flags: Flags, fingerprint: str) -> tuple[Path, dict[str, Any]] | None:
+    """Find the newest checkpoint in train_dir and its state; None where the run is new.
+
+    Raises
+    ------
+    FlagError : the run was made with other flags, or other files.
+    """
+    steps = checkpoint.steps_of(Path(flags.train_dir))
     if not steps:
-        train_dir.mkdir(parents=True, exist_ok=True)
-        model.reset(torch.Generator(device=next(model.parameters()).device).manual_seed(flags.seed))
-        return {
-            "step": 0,
-            "flags": asdict(flags),
-            "data": fingerprint,
-            "shuffle": source.default_shuffle(),
-            "log_bytes": 0,
-        }
+        return None
     folder = steps[max(steps)]
     state = checkpoint.read_state(folder)
     before = dict(state["flags"])
@@ -226,10 +199,42 @@ def _begin_or_resume(
         )
     for line in compare(before, flags):
         print(line, file=sys.stderr)
+    return folder, state | {"flags": asdict(flags)}
+
+
+def _begin(flags: Flags, fingerprint: str, source: VideoSource, model: AbstractVideoModel) -> dict[str, Any]:
+    """Draw the first weights; give the state of a run that has not made a step."""
+    model.reset(torch.Generator(device=next(model.parameters()).device).manual_seed(flags.seed))
+    return {
+        "step": 0,
+        "examples": 0,
+        "flags": asdict(flags),
+        "data": fingerprint,
+        "shuffle": source.default_shuffle(),
+        "log_bytes": 0,
+        "compiled": _compiles(flags, source.num_videos, model.num_classes),
+    }
+
+
+def _compiles(flags: Flags, num_videos: int, num_classes: int) -> bool:
+    """Decide whether the run compiles its step. It is kept with the run: the last bits depend on it."""
+    found = compiler_found(choose_device(flags.device))
+    if flags.compile == "on" and not found:
+        raise FlagError("--compile=on: there is no C++ compiler (g++, or the one that CXX names); take auto")
+    examples = num_videos * flags.num_epochs
+    examples = examples if flags.max_steps is None else min(examples, flags.max_steps * flags.batch_size)
+    long = examples * num_classes >= COMPILED_ANSWERS
+    return flags.compile == "on" or (flags.compile == "auto" and found and long)
+
+
+def _resume(
+    folder: Path, state: dict[str, Any], model: AbstractVideoModel, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put the weights and the optimizer of a checkpoint in place; give its state."""
     checkpoint.restore(folder, model, optimizer)
-    (train_dir / "finished.json").unlink(missing_ok=True)
-    print(f"going on from step {state['step']} in {train_dir}", file=sys.stderr)
-    return state | {"flags": asdict(flags)}
+    (folder.parent.parent / "finished.json").unlink(missing_ok=True)
+    print(f"going on from {folder}", file=sys.stderr)
+    return state
 
 
 def _fingerprint(pattern: str) -> str:

@@ -4,6 +4,7 @@ Letters: n videos, D = all features side by side, C classes.
 """
 
 import glob
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,8 +44,10 @@ class FeatureSpec:
         if len(name_list) != len(size_list):
             raise ValueError(
                 f"--feature_names={names!r} has {len(name_list)} names, but --feature_sizes={sizes!r} has "
-                f"{len(size_list)} sizes; give one size for each name, such as mean_rgb,mean_audio and 1024,128"
+                f"{len(size_list)} sizes; give one size for each name, such as 1024,128"
             )
+        if reserved := {"id", "labels"} & set(name_list):
+            raise ValueError(f"--feature_names={names!r}: {', '.join(sorted(reserved))} is read anyway")
         numbers = []
         for size in size_list:
             if not size.isdecimal() or not 1 <= int(size) <= MAX_FEATURE_SIZE:
@@ -112,6 +115,18 @@ def pointers(sizes: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
     return ptr
 
 
+def split_text(data: bytes, ptr: NDArray[np.int64]) -> list[str]:
+    """The texts whose UTF-8 bytes lie one after the other, each from its ``ptr`` to the next.
+
+    Raises UnicodeDecodeError where one of them is not UTF-8.
+    """
+    pairs = itertools.pairwise(ptr.tolist())
+    if data.isascii():  # then bytes are letters, and one decoding serves all
+        text = data.decode("ascii")
+        return [text[start:end] for start, end in pairs]
+    return [data[start:end].decode() for start, end in pairs]
+
+
 def unique_labels(
     label_ptr: NDArray[np.int64], labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -133,38 +148,33 @@ def unique_labels(
     return pointers(np.bincount(rows[first], minlength=len(sizes))), labels[first]
 
 
-def faults(
-    features: NDArray[np.float32],
-    label_ptr: NDArray[np.int64],
-    labels: NDArray[np.int64] | NDArray[np.int32],
-    spec: FeatureSpec,
-    num_classes: int,
+def label_faults(
+    label_ptr: NDArray[np.int64], labels: NDArray[np.int64] | NDArray[np.int32], num_classes: int
 ) -> dict[int, str]:
-    """Rows that no model can be given, with what is wrong: labels outside the classes, values not finite."""
+    """Rows with a label outside the classes, and what to say of it."""
     found: dict[int, str] = {}
-    bad_labels = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    for entry in bad_labels:
+    for entry in np.flatnonzero((labels < 0) | (labels >= num_classes)).tolist():
         row = int(np.searchsorted(label_ptr, entry, side="right")) - 1
-        found.setdefault(row, label_fault(int(labels[entry]), num_classes))
-    # one pass over the values; a sum of finite values that overflows only costs the closer look below
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspect = not np.isfinite(features.sum(dtype=np.float32))
-    if suspect:
-        finite = np.isfinite(features)
-        for row in np.flatnonzero(~finite.all(axis=1)).tolist():
-            column = int(np.argmin(finite[row]))
-            name, part = next((n, s) for n, s in spec.slices.items() if s.start <= column < s.stop)
-            value = features[row, column]
-            found.setdefault(row, f"value {column - part.start} of feature {name!r} is {value}, not finite")
+        found.setdefault(
+            row,
+            f"label {labels[entry]} is outside 0..{num_classes - 1}; if the labels are right, "
+            "give their number with --num_classes or their names with --vocabulary",
+        )
     return found
 
 
-def label_fault(label: int, num_classes: int) -> str:
-    """What to say of a label that is outside the classes."""
-    return (
-        f"label {label} is outside 0..{num_classes - 1}; "
-        "if the labels are right, give their number with --num_classes or their names with --vocabulary"
-    )
+def value_faults(features: NDArray[np.float32], spec: FeatureSpec) -> dict[int, str]:
+    """Rows with a value that is not finite, and what to say of it."""
+    found: dict[int, str] = {}
+    finite = np.isfinite(features)
+    if finite.all():
+        return found
+    for row in np.flatnonzero(~finite.all(axis=1)).tolist():
+        column = int(np.argmin(finite[row]))
+        name, part = next((n, s) for n, s in spec.slices.items() if s.start <= column < s.stop)
+        value = features[row, column]
+        found[row] = f"value {column - part.start} of feature {name!r} is {value}, not finite"
+    return found
 
 
 def match_files(pattern: str | os.PathLike[str], flag: str) -> list[Path]:

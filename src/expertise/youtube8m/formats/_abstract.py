@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ MOST_ROWS, MOST_BYTES = 2048, 32 << 20  # of a chunk
 class AbstractFormat(ABC):
     """One file format. ``suffix`` is what its files are called when they are written."""
 
-    suffix: ClassVar[str]
+    suffix: str
 
     @abstractmethod
     def estimate_rows(self, path: Path, spec: FeatureSpec) -> int:
@@ -35,9 +34,9 @@ class AbstractFormat(ABC):
         """Read the videos in their order, in chunks of at most `chunk_rows`.
 
         Raises RecordError at the first thing that is wrong. With a list ``skipped``, corrupt videos are left
-        out instead, and their errors are appended to it. With ``scratch``, a float32 array (chunk_rows(spec), D),
-        the features of every chunk are written to it, and are gone when the next chunk is asked for: memory
-        that is used again costs less than new memory.
+        out instead, and their errors are appended to it. With ``scratch``, float32 (chunk_rows(spec), D), the
+        features of every chunk are written to it, and are gone when the next chunk is asked for: memory that
+        is used again costs less than new memory.
         """
 
     @abstractmethod

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from expertise._files import atomic_file
 from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, report, rows_for
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate, faults, unique_labels
+from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate, label_faults, unique_labels
 
 STEP = 4.0 / 255.0
 LOWEST = 4.0 / 512.0 - 2.0
@@ -63,7 +63,7 @@ class NpzFormat(AbstractFormat):
             ptr = arrays["label_ptr"][first : last + 1]
             labels = arrays["label_idx"][ptr[0] : ptr[-1]]
             videos = Videos(ids[first:last], features, ptr - ptr[0], labels)
-            bad = faults(features, videos.label_ptr, labels, spec, num_classes)
+            bad = label_faults(videos.label_ptr, labels, num_classes)
             for row, reason in bad.items():
                 report(RecordError(path, 0, f"video {first + row} ({ids[first + row]!r}): {reason}"), skipped)
             if bad:
@@ -87,7 +87,9 @@ class NpzFormat(AbstractFormat):
         arrays["label_ptr"] = videos.label_ptr.astype(np.int32)
         arrays["label_idx"] = labels
         # bytes of NumPy end at their last non-zero byte, so an id must not end in a zero
-        arrays["video_id"] = np.array([video.encode() for video in videos.ids] or [b""], dtype=bytes)[: len(videos)]
+        arrays["video_id"] = np.array([video.encode() for video in videos.ids] or [b""], dtype=bytes)[
+            : len(videos)
+        ]
         with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return len(videos)
@@ -104,7 +106,8 @@ def quantise(features: NDArray[np.float32]) -> NDArray[np.uint8]:
     >>> quantise(np.array([-1.9921875, 0.0, 9.0], dtype=np.float32)).tolist()
     [0, 127, 255]
     """
-    return np.clip(np.rint((features - LOWEST) / STEP), 0, 255).astype(np.uint8)
+    quantised: NDArray[np.uint8] = np.clip(np.rint((features - LOWEST) / STEP), 0, 255).astype(np.uint8)
+    return quantised
 
 
 def _key(feature: str) -> str:
@@ -147,7 +150,15 @@ def _load(path: Path, spec: FeatureSpec) -> dict[str, Any]:
             arrays: dict[str, Any] = {key: file[key] for key in keys}
     except RecordError:
         raise
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        NotImplementedError,
+    ) as error:
         raise RecordError(path, 0, f"not a readable .npz file: {error}") from error
     _check(path, arrays, spec)
     arrays["label_ptr"] = arrays["label_ptr"].astype(np.int64)
@@ -173,7 +184,9 @@ def _check(path: Path, arrays: dict[str, Any], spec: FeatureSpec) -> None:
         raise RecordError(path, 0, f"label_ptr is {ptr.dtype} {ptr.shape}, expected integers {(n + 1,)}")
     steps = np.diff(ptr.astype(np.int64))
     if ptr[0] != 0 or ptr[-1] != len(labels) or (steps < 0).any():
-        raise RecordError(path, 0, f"label_ptr does not rise from 0 to the {len(labels)} entries of label_idx")
+        raise RecordError(
+            path, 0, f"label_ptr does not rise from 0 to the {len(labels)} entries of label_idx"
+        )
 
 
 def _ids(path: Path, ids: NDArray[Any]) -> list[str]:

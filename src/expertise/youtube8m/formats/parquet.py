@@ -11,7 +11,14 @@ from expertise._files import atomic_file
 from expertise._optional import require
 from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, report, rows_for
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec, Videos, faults, pointers, unique_labels
+from expertise.youtube8m.videos import (
+    FeatureSpec,
+    Videos,
+    label_faults,
+    pointers,
+    unique_labels,
+    value_faults,
+)
 
 
 class ParquetFormat(AbstractFormat):
@@ -150,7 +157,7 @@ def _videos(
         label_sizes, wide = _lists(batch.column("labels"))
         wide = np.nan_to_num(wide, nan=-1).astype(np.int64)
     ptr = pointers(label_sizes)
-    bad = {**faults(features, ptr, wide, spec, num_classes), **bad}
+    bad = value_faults(features, spec) | label_faults(ptr, wide, num_classes) | bad
     bad |= {row: "it has no id" for row, video in enumerate(ids) if video is None}
     for row, reason in sorted(bad.items()):
         report(RecordError(path, 0, f"row {first + row} ({ids[row]!r}): {reason}"), skipped)

@@ -1,6 +1,7 @@
 """TFRecord files of tf.train.Example, as YouTube-8M is distributed; also compressed by GZIP."""
 
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from expertise.youtube8m.videos import FeatureSpec, Videos
 
 GZIP_MAGIC = b"\x1f\x8b"
 FRAMING = 16  # bytes around the data of a record
+SAMPLE = 1 << 18  # bytes that tell how well a file is compressed
 
 
 class TFRecordFormat(AbstractFormat):
@@ -28,14 +30,13 @@ class TFRecordFormat(AbstractFormat):
         """The size of the file over that of its first record; 0 where that cannot be read."""
         try:
             with path.open("rb") as file:
-                zipped = file.read(2) == GZIP_MAGIC
-            size = path.stat().st_size
-            with gzip.open(path) if zipped else path.open("rb") as file:
-                first = struct.unpack("<Q", file.read(8))[0] + FRAMING
-            if zipped:  # floats hardly shrink; the foot gives the size, but modulo 4 GiB
-                with path.open("rb") as file:
-                    file.seek(-4, 2)
-                    size = max(size, struct.unpack("<I", file.read(4))[0])
+                size = os.fstat(file.fileno()).st_size
+                head = file.read(8)
+                if head.startswith(GZIP_MAGIC):  # as if the rest of it shrank like its head
+                    file.seek(0)
+                    head = gzip.GzipFile(fileobj=file).read(SAMPLE)
+                    size = size * len(head) // file.tell()
+                first = struct.unpack_from("<Q", head)[0] + FRAMING
         except (OSError, EOFError, zlib.error, struct.error):
             return 0
         # a first record that is larger than the file is corrupt, a smaller one than its floats another kind

@@ -5,6 +5,7 @@ Letters of shapes: B batch, D features, C classes, M mixtures.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
+
+Pullback = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Explanation(NamedTuple):
@@ -40,9 +43,21 @@ class AbstractVideoModel(nn.Module, ABC):
     def from_flags(cls, flags: ModelFlags) -> Self:
         """Build the model that these flags describe, its weights not yet drawn."""
 
-    @abstractmethod
     def forward(self, x_BD: Tensor) -> Tensor:
         """Give the probability of every class, float32 (B, C)."""
+        return self.pool(*self.logits(x_BD))
+
+    @abstractmethod
+    def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
+        """Do the matrix products: everything whose weights are learned."""
+
+    @abstractmethod
+    def pool(self, *logits: Tensor) -> Tensor:
+        """Make probabilities of the logits, element by element; may overwrite them."""
+
+    @abstractmethod
+    def pool_and_pullback(self, *logits: Tensor) -> tuple[Tensor, Pullback]:
+        """Do as `pool`, overwriting nothing, and give the map from dL/dp to dL/dlogits, for `fuse`."""
 
     @abstractmethod
     def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:

@@ -8,19 +8,25 @@ The last gate belongs to the dummy expert, which says 0. With r the gradient of 
 
 The logits of a batch are the largest arrays of a training step (1024 x 5 x 3862 floats are 79 MB), so
 they are overwritten: by g and s on the way forward, by their own gradients on the way back. Rows are
-taken a few at a time, so that what is between two operations stays in the processor's cache; this is as
-fast as a compiled kernel (benchmarks/training_step.py). All arithmetic is in float32.
+taken a few at a time, so that what is between two operations stays in the processor's cache.
+`mix_and_pullback` is the same without overwriting, for a compiler to make one loop of. All arithmetic is in
+float32.
 
 Letters of shapes: B batch, C classes, M mixtures, G = M + 1 gates.
 """
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_BLOCK_VALUES = 150_000  # logits of one block of rows: with the temporaries about 2 MB, a core's cache
+from expertise.youtube8m.models._abstract import Pullback
+
+# Logits of one block of rows. Smaller blocks fit a core's cache better, but every operation on a block makes
+# the threads meet, which is slow where other programs keep the cores busy.
+_BLOCK_VALUES = 600_000
 
 
 def mix(gate_BGC: Tensor, expert_BMC: Tensor) -> Tensor:
@@ -37,6 +43,30 @@ def mix(gate_BGC: Tensor, expert_BMC: Tensor) -> Tensor:
     """
     result: Tensor = _Mix.apply(gate_BGC, expert_BMC)  # type: ignore[no-untyped-call]
     return result
+
+
+def mix_and_pullback(gate_BGC: Tensor, expert_BMC: Tensor) -> tuple[Tensor, Pullback]:
+    """Do as `mix`, overwriting nothing, and give the map from dL/dp (B, C) to the gradients of both logits.
+
+    Written gate by gate, which compiles to one loop over the classes.
+    """
+    gates, experts = gate_BGC.float().unbind(1), expert_BMC.float().unbind(1)
+    largest = functools.reduce(torch.maximum, gates)
+    exps = [torch.exp(gate - largest) for gate in gates]
+    total = functools.reduce(torch.add, exps)
+    g, s = [e / total for e in exps], [torch.sigmoid(expert) for expert in experts]
+    p_BC = functools.reduce(torch.add, [weight * vote for weight, vote in zip(g, s, strict=False)])
+
+    def pullback(r_BC: Tensor) -> tuple[Tensor, Tensor]:
+        votes = list(zip(g, s, strict=False))  # one gate more than experts: the dummy's
+        by_gate = [r_BC * weight * (vote - p_BC) for weight, vote in votes] + [-r_BC * g[-1] * p_BC]
+        by_expert = [r_BC * weight * vote * (1.0 - vote) for weight, vote in votes]
+        return (
+            torch.stack(by_gate, 1).to(gate_BGC.dtype),
+            torch.stack(by_expert, 1).to(expert_BMC.dtype),
+        )
+
+    return p_BC, pullback
 
 
 def gate_and_votes(gate_BGC: Tensor, expert_BMC: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, glorot_uniform_
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Pullback, glorot_uniform_
 
 
 class LogisticModel(AbstractVideoModel):
@@ -32,9 +32,19 @@ class LogisticModel(AbstractVideoModel):
         """Build the model that these flags describe."""
         return cls(flags.input_size, flags.num_classes)
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """Give probabilities (B, C) for normalised features (B, D)."""
-        return torch.sigmoid(F.linear(x_BD, self.weight_CD, self.bias_C).float())
+    def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
+        """Give x W + b, (B, C)."""
+        return (F.linear(x_BD, self.weight_CD, self.bias_C),)
+
+    def pool(self, *logits: Tensor) -> Tensor:
+        """Give the sigmoid of the logits."""
+        (logit_BC,) = logits
+        return torch.sigmoid(logit_BC.float())
+
+    def pool_and_pullback(self, *logits: Tensor) -> tuple[Tensor, Pullback]:
+        """Give the sigmoid, and its derivative p (1 - p)."""
+        p_BC = self.pool(*logits)
+        return p_BC, lambda r_BC: ((r_BC * p_BC * (1.0 - p_BC)).to(logits[0].dtype),)
 
     def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
         """Draw the weights anew: Glorot-uniform times ``scale``; biases 0."""

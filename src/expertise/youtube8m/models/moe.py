@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, glorot_uniform_
-from expertise.youtube8m.models._mixing import gate_and_votes, mix
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Pullback, glorot_uniform_
+from expertise.youtube8m.models._mixing import gate_and_votes, mix, mix_and_pullback
 
 
 class MoeModel(AbstractVideoModel):
@@ -45,14 +45,21 @@ class MoeModel(AbstractVideoModel):
         """Build the model that these flags describe."""
         return cls(flags.input_size, flags.num_classes, flags.moe_num_mixtures, l2=flags.moe_l2)
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """Give probabilities (B, C) for normalised features (B, D)."""
-        return mix(*self._logits(x_BD))
-
-    def _logits(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
+        """Give the logits of the gate (B, M + 1, C) and of the experts (B, M, C)."""
         gate = F.linear(x_BD, self.gate_GCD.flatten(0, 1))
         expert = F.linear(x_BD, self.expert_MCD.flatten(0, 1), self.expert_bias_MC.flatten())
         return gate.unflatten(1, self.gate_GCD.shape[:2]), expert.unflatten(1, self.expert_MCD.shape[:2])
+
+    def pool(self, *logits: Tensor) -> Tensor:
+        """Mix the experts' votes by the gate's weights; overwrites the logits."""
+        gate_BGC, expert_BMC = logits
+        return mix(gate_BGC, expert_BMC)
+
+    def pool_and_pullback(self, *logits: Tensor) -> tuple[Tensor, Pullback]:
+        """Do as `pool`, overwriting nothing, and give the map from dL/dp to dL/dlogits."""
+        gate_BGC, expert_BMC = logits
+        return mix_and_pullback(gate_BGC, expert_BMC)
 
     def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
         """Draw the weights anew: Glorot-uniform times ``scale``; biases 0."""
@@ -79,7 +86,7 @@ class MoeModel(AbstractVideoModel):
     @torch.no_grad()
     def explain(self, x_BD: Tensor) -> Explanation:
         """Say who decided, for normalised features (B, D)."""
-        gate_BGC, vote_BMC = gate_and_votes(*self._logits(x_BD))
+        gate_BGC, vote_BMC = gate_and_votes(*self.logits(x_BD))
         p_BC = (gate_BGC[:, :-1] * vote_BMC).sum(dim=1)
         return Explanation(
             probabilities=p_BC.cpu().numpy(),

@@ -1,0 +1,41 @@
+# make demo      a mixture of experts, trained and shown on one page     make test      lint, types, tests
+# make bench     what is measured, as ratios                             make test-all  and what is slow
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all bench clean
+
+demo: .venv/core
+	$(BIN)/python examples/demo/run.py
+
+test: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --durations=5
+	$(BIN)/python -m pytest --doctest-modules src -p no:cacheprovider
+
+test-all: .venv/dev
+	$(BIN)/python -m pytest -m slow --durations=10
+
+bench: .venv/dev
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv demo-output
+
+# The virtual environment, in two sizes; made anew only when what is installed has changed.
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expertise needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core: .venv/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(INSTALL) -e '.[all,dev]'
+	@touch $@

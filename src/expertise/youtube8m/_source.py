@@ -1,0 +1,95 @@
+"""What every source of videos answers, and what it gives: batches of torch tensors.
+
+Letters: B batch, D features, C classes, n videos of an epoch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from expertise.youtube8m.videos import FeatureSpec
+
+Shuffle = Literal["none", "global", "blocks"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some videos. ids : B strings; features : float32 (B, D); labels : bool (B, C)."""
+
+    ids: list[str]
+    features: torch.Tensor
+    labels: torch.Tensor
+
+
+class VideoSource(ABC):
+    """All videos of a data set, in batches. ``spec`` says which features, ``num_classes`` is C."""
+
+    spec: FeatureSpec
+    num_classes: int
+
+    @property
+    @abstractmethod
+    def num_videos(self) -> int:
+        """How many videos an epoch has."""
+
+    @property
+    @abstractmethod
+    def label_counts(self) -> NDArray[np.int64]:
+        """How many videos have each label, int64 (C,)."""
+
+    @property
+    @abstractmethod
+    def skipped(self) -> int:
+        """How many corrupt records were left out."""
+
+    @abstractmethod
+    def default_shuffle(self) -> Shuffle:
+        """The best way of shuffling that this source can do here."""
+
+    @abstractmethod
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        num_epochs: int | None = 1,
+        shuffle: Shuffle = "none",
+        seed: int = 0,
+        start: int = 0,
+    ) -> Iterator[Batch]:
+        """Yield batches of the videos, which follow each other in a stream over all epochs.
+
+        Every epoch has every video once, in an order that seed and epoch alone decide. Batches run over the
+        ends of epochs, so only the last one may be smaller.
+
+        Parameters
+        ----------
+        num_epochs : None for a stream without end.
+        shuffle : "none" (order of the files), "global" (any video anywhere) or "blocks" (near in the files
+            is near in the epoch). A cached epoch is the same on any machine, so it can be resumed anywhere.
+        start : videos of the stream that are left out, because they were seen before: exact resume.
+        """
+
+
+def check_stream(batch_size: int, num_epochs: int | None, shuffle: str, seed: int, start: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is not allowed; give 1 or more")
+    if num_epochs is not None and num_epochs < 1:
+        raise ValueError(f"num_epochs={num_epochs} is not allowed; give 1 or more, or None for no end")
+    if shuffle not in get_args(Shuffle):
+        raise ValueError(f"shuffle={shuffle!r} is not known; it is one of {', '.join(get_args(Shuffle))}")
+    if seed < 0:
+        raise ValueError(f"seed={seed} is not allowed; give 0 or more")
+    if start < 0:
+        raise ValueError(f"start={start} is not allowed; give 0 or more")
+
+
+def scatter_labels(ptr: NDArray[np.int64], labels: NDArray[np.int32], dense: NDArray[np.bool_]) -> None:
+    """Write ragged labels into a bool matrix (B, C), which must be contiguous."""
+    size, num_classes = dense.shape
+    dense[:] = False
+    dense.reshape(-1)[np.repeat(np.arange(size) * num_classes, np.diff(ptr)) + labels] = True

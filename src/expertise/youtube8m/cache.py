@@ -1,0 +1,262 @@
+"""Shards converted once to memory-mapped arrays, which every later epoch and run reads at memory speed.
+
+A cache is a folder: features.f32 (rows of D float32), its index in .npy files, and meta.json. Its name is a
+hash of all that its content depends on, so a changed file, feature or class number makes another cache.
+It is built in a folder beside and renamed when it is whole.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expertise._progress import Meter, progress
+from expertise.youtube8m._cache_folder import boot, part_folder, settle, sweep, sync
+from expertise.youtube8m._shards import Job, ShardIndex, convert_shards
+from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.videos import FeatureSpec, check_num_classes, pointers, ragged_rows, split_text
+
+VERSION = 1  # of the layout; a change makes new caches
+PROCESS_BYTES = 1 << 30  # from this size on, starting worker processes costs less than it gains
+INDEX_BYTES = 64  # of a video, beside its features: more than usual
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Converted videos; the order is that of the files and of the videos in them.
+
+    features : float32 (rows, D), memory-mapped. rows : int64 (n,), the row of each video; None where video i
+    is row i. label_ptr, labels : the labels of video i are ``labels[label_ptr[i]:label_ptr[i + 1]]``. id_ptr,
+    id_bytes : likewise the ids, as UTF-8. skipped : how many corrupt records were left out; reasons : the
+    first of their errors.
+    """
+
+    features: NDArray[np.float32]
+    rows: NDArray[np.int64] | None
+    label_ptr: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    id_ptr: NDArray[np.int64]
+    id_bytes: NDArray[np.uint8]
+    skipped: int
+    reasons: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.label_ptr) - 1
+
+    def ids(self, videos: NDArray[np.int64]) -> list[str]:
+        """The ids of some videos."""
+        where, ptr = ragged_rows(self.id_ptr, videos)
+        return split_text(self.id_bytes[where].tobytes(), ptr)
+
+
+def cache_folder(cache_dir: str | os.PathLike[str]) -> Path | None:
+    """The folder that the flag --cache_dir means: "auto" the user's own cache, "none" no folder (None)."""
+    name = os.fspath(cache_dir)
+    if name == "none":
+        return None
+    if name == "auto":
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(root) / "expertise" / "youtube8m"
+    if not name:
+        raise ValueError("--cache_dir is empty; give a folder, auto or none")
+    return Path(name).expanduser()
+
+
+def open_cache(
+    files: Sequence[Path],
+    spec: FeatureSpec,
+    num_classes: int,
+    cache_dir: str | os.PathLike[str],
+    *,
+    num_workers: int = 8,
+    skip_corrupt: bool = False,
+    stream: TextIO | None = None,
+) -> Cache:
+    """Open the cache of the files; build it first where there is none.
+
+    Raises RecordError at a corrupt record (unless ``skip_corrupt``), and ValueError where the disk is too
+    small or the files hold no video. What happens is shown on ``stream`` (standard error).
+    """
+    check_num_classes(num_classes)
+    root = cache_folder(cache_dir)
+    if root is None:
+        raise ValueError("--cache_dir=none makes no cache; give a folder or auto")
+    key = _key(files, spec, num_classes, skip_corrupt)
+    folder = root / key
+    cache = _load(folder, spec)
+    if cache is None:
+        rows = [format_of(path).estimate_rows(path, spec) for path in files]
+        _prepare(root, sum(rows), spec)
+        with part_folder(root, key) as part:
+            job = Job(spec, num_classes, skip_corrupt, part / "features.f32")
+            _build(part, files, rows, job, num_workers, stream)
+            if _key(files, spec, num_classes, skip_corrupt) != key:
+                raise ValueError("the data files changed while they were converted; run the command again")
+            _publish(part, folder, spec)
+        cache = _load(folder, spec)
+        assert cache is not None
+    else:
+        report_skipped(cache.skipped, cache.reasons, lambda text: print(text, file=stream or sys.stderr))
+    if len(cache) == 0:
+        why = f"; {cache.skipped} corrupt records, the first: {cache.reasons[0]}" if cache.skipped else ""
+        raise ValueError(f"there is no video in {_names(files)}{why}")
+    settle(folder)
+    return cache
+
+
+def _key(files: Sequence[Path], spec: FeatureSpec, num_classes: int, skip_corrupt: bool) -> str:
+    stats = [(path, path.stat()) for path in files]
+    names = [(os.path.abspath(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]  # noqa: PTH100
+    content = [VERSION, sys.byteorder, names, spec.names, spec.sizes, num_classes, skip_corrupt]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _names(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"the {len(files)} files {files[0]} .. {files[-1]}"
+
+
+# ---- building
+
+
+def _prepare(root: Path, rows: int, spec: FeatureSpec) -> None:
+    """Make the folder, remove what dead builders left, and see that the disk has room."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--cache_dir={root} cannot be made ({error.strerror}); give another, or none"
+        ) from error
+    sweep(root)
+    needed, free = rows * (4 * spec.total + INDEX_BYTES), shutil.disk_usage(root).free
+    if needed > free:
+        raise ValueError(
+            _too_small(root, f"needs about {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free")
+        )
+
+
+def _too_small(root: Path, why: str) -> str:
+    return (
+        f"--cache_dir={root}: converting the data {why}; "
+        "name a folder on another disk with --cache_dir, or stream without one by --cache_dir=none"
+    )
+
+
+def _build(
+    part: Path,
+    files: Sequence[Path],
+    rows: Sequence[int],
+    job: Job,
+    num_workers: int,
+    stream: TextIO | None,
+) -> None:
+    """Convert all files into the folder ``part``."""
+    job.features.touch()
+    sizes = [path.stat().st_size for path in files]
+    lanes = max(1, min(num_workers, len(files), os.cpu_count() or 1))
+    processes = sum(sizes) >= PROCESS_BYTES and lanes > 1 and bool(sys.executable)
+    with progress("converting", sum(sizes) // 10**6, "MB", stream=stream) as meter:
+        tick = _ticker(meter, sizes, rows)
+        try:
+            index = convert_shards(files, job, lanes, processes=processes, tick=tick)
+            _save(part, index)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ValueError(_too_small(part.parent, "filled the disk")) from error
+        report_skipped(index.skipped, index.reasons, meter.say)
+
+
+def _ticker(meter: Meter, sizes: Sequence[int], rows: Sequence[int]) -> Callable[[int, int], None]:
+    """Turn rows of a file that are done into megabytes of all files for the meter; ``rows`` are estimates."""
+    left = [float(size) for size in sizes]
+    done, shown = 0.0, 0
+    lock = threading.Lock()
+
+    def tick(i: int, count: int) -> None:
+        nonlocal done, shown
+        with lock:
+            step = min(left[i], count * sizes[i] / max(1, rows[i])) if count else left[i]
+            left[i] -= step
+            done += step
+            now = round(done) // 10**6
+            meter.advance(now - shown)
+            shown = now
+
+    return tick
+
+
+def report_skipped(skipped: int, reasons: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say how many records are left out, and why the first ones are."""
+    if skipped:
+        say(f"skipped {skipped:,} corrupt record{'s' if skipped > 1 else ''}:")
+        for reason in reasons:
+            say(f"  {reason}")
+        if skipped > len(reasons):
+            say(f"  and {skipped - len(reasons):,} more")
+
+
+def _save(part: Path, index: ShardIndex) -> None:
+    np.save(part / "spans.npy", index.spans)
+    np.save(part / "label_ptr.npy", pointers(index.label_sizes))
+    np.save(part / "labels.npy", index.labels)
+    np.save(part / "id_ptr.npy", pointers(index.id_sizes))
+    np.save(part / "ids.npy", index.ids)
+    meta = {"version": VERSION, "skipped": index.skipped, "reasons": index.reasons, "boot": boot()}
+    (part / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _publish(part: Path, folder: Path, spec: FeatureSpec) -> None:
+    """Give the finished folder its name. Where another builder was quicker, its folder is as good."""
+    if not boot():  # no way to tell later whether the machine went down before the bytes were on the disk
+        sync(part)
+    for _ in range(3):
+        try:
+            part.rename(folder)
+        except OSError:
+            if _load(folder, spec) is not None:
+                return
+            damaged = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+            folder.rename(damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
+        else:
+            (folder / "lock").unlink()
+            return
+    raise OSError(f"the cache {folder} cannot be put in its place")
+
+
+# ---- opening
+
+
+def _load(folder: Path, spec: FeatureSpec) -> Cache | None:
+    """The cache in the folder; None where there is none, or one that cannot be whole."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        if not (folder / "settled").exists() and meta["boot"] != boot():
+            return None
+        names = ("spans", "label_ptr", "labels", "id_ptr", "ids")
+        spans, label_ptr, labels, id_ptr, ids = (np.load(folder / f"{name}.npy") for name in names)
+        total = int(spans[:, 1].sum())
+        size = (folder / "features.f32").stat().st_size
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    if (size, len(label_ptr), len(id_ptr)) != (total * spec.total * 4, total + 1, total + 1):
+        return None
+    if (label_ptr[-1], id_ptr[-1]) != (len(labels), len(ids)):
+        return None
+    features: NDArray[np.float32] = np.empty((0, spec.total), dtype=np.float32)
+    if total:
+        features = np.memmap(folder / "features.f32", np.float32, "r", shape=(total, spec.total))
+    starts = np.repeat(spans[:, 0] - pointers(spans[:, 1])[:-1], spans[:, 1])
+    rows = starts + np.arange(total) if starts.any() else None
+    return Cache(features, rows, label_ptr, labels, id_ptr, ids, int(meta["skipped"]), tuple(meta["reasons"]))
