@@ -87,7 +87,8 @@ def _command(name: str) -> Callable[..., int]:
     """Make the function that cyclopts reads: a keyword for each flag of the table that the command reads."""
 
     def command(*folder: Path, **values: Any) -> int:
-        return _RUN[name](*folder, Flags(**values))
+        defaults = {flag: table.default(flag, name) for flag in table.of_command(name)}
+        return _RUN[name](*folder, Flags(**(defaults | values)))
 
     parameters = [_parameter(flag, name) for flag in table.of_command(name)]
     if name == "sample":
@@ -137,6 +138,22 @@ def _sample(folder: Path, flags: Flags) -> int:
     return 0
 
 
+def _convert(flags: Flags) -> int:
+    from expertise.youtube8m.convert import convert
+    from expertise.youtube8m.videos import FeatureSpec
+
+    table.check(flags, "convert")
+    convert(
+        flags.input_data_pattern,
+        flags.output_dir,
+        flags.output_format,
+        FeatureSpec.parse(flags.feature_names, flags.feature_sizes),
+        flags.num_classes,
+        skip_corrupt=flags.skip_corrupt_records,
+    )
+    return 0
+
+
 def _train(flags: Flags) -> int:
     require("torch", "youtube8m")
     from expertise.youtube8m.train import train
@@ -155,7 +172,7 @@ def _call(module: str, function: str) -> Callable[[Flags], int]:
 
 _RUN: dict[str, Callable[..., int]] = {
     "sample": _sample,
-    "convert": _call("convert", "convert"),
+    "convert": _convert,
     "train": _train,
     "eval": _call("evaluate", "evaluate"),
     "infer": _call("infer", "infer"),

@@ -62,6 +62,8 @@ ADDED = {
     "cache_dir": "auto",
     "skip_corrupt_records": False,
     "moe_l2": 1e-8,
+    "moe_rank": 512,
+    "recipe": "stable",
     "precision": "fp32",
     "compile": "auto",
     "seed": 0,

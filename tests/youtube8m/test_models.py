@@ -211,7 +211,7 @@ def test_saturated_logits_stay_finite() -> None:
 
 def test_a_sure_dummy_vetoes_the_class() -> None:
     model = MoeModel(1, 1, 2)
-    model.gate_GCD.data[-1] = 50.0
+    model.gate_GCH.data[-1] = 50.0
     model.expert_bias_MC.data[:] = 50.0
     assert model(torch.ones(1, 1)).item() < 1e-12
 
@@ -281,7 +281,7 @@ def test_glorot_limits_are_those_of_the_whole_matrix() -> None:
     """The reference draws gates as one (D, C (M + 1)) matrix and experts as one (D, C M) matrix."""
     model = MoeModel(30, 200, 2)
     model.reset(torch.Generator().manual_seed(0))
-    for weight in (model.gate_GCD, model.expert_MCD):
+    for weight in (model.gate_GCH, model.expert_MCH):
         limit = np.sqrt(6 / (30 + weight.shape[0] * 200))
         assert weight.abs().max().item() == pytest.approx(limit, rel=1e-2)
         assert weight.abs().max().item() <= limit

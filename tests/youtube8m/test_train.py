@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from expertise.youtube8m import checkpoint
 from expertise.youtube8m.checkpoint import CheckpointError
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import load_model
+from expertise.youtube8m.optimizers import staircase
 from expertise.youtube8m.train import learning_rate, train
 
 
@@ -44,8 +46,8 @@ def test_it_learns_and_leaves_everything_that_is_needed(tiny: Any, tmp_path: Pat
     records = log(tmp_path)
     assert records[-1]["step"] == result.step
     assert records[-1]["examples"] == 600 * 30
-    assert records[-1]["loss"] < 0.6 * records[0]["loss"]
-    assert records[-1]["gap"] > records[0]["gap"]
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert records[-1]["gap"] > records[0]["gap"] + 0.1
     assert {"loss", "hit_at_1", "gap", "learning_rate", "regularization", "examples_per_second"} <= set(
         records[-1]
     )
@@ -91,10 +93,23 @@ def test_max_steps(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_learning_rate_is_a_staircase() -> None:
-    assert learning_rate(Flags(), 3_999_999) == 0.01
-    assert learning_rate(Flags(), 4_000_000) == pytest.approx(0.0095)
-    changed = Flags(base_learning_rate=1.0, learning_rate_decay=0.5, learning_rate_decay_examples=100)
-    assert [learning_rate(changed, n) for n in (0, 99, 100, 250)] == [1.0, 1.0, 0.5, 0.25]
+    assert staircase(0.01, 0.95, 4_000_000, 3_999_999) == 0.01
+    assert staircase(0.01, 0.95, 4_000_000, 4_000_000) == pytest.approx(0.0095)
+    changed = Flags(
+        base_learning_rate=1.0, learning_rate_decay=0.5, learning_rate_decay_examples=100, recipe="reference"
+    )
+    assert [learning_rate(changed, n, 10**9) for n in (0, 99, 100, 250)] == [1.0, 1.0, 0.5, 0.25]
+
+
+def test_the_stable_recipe_warms_up_and_anneals_along_the_staircase() -> None:
+    flags = Flags(learning_rate_decay=0.5, learning_rate_decay_examples=1000)
+    rates = [learning_rate(flags, n, 2000) for n in range(0, 2001, 10)]
+    assert rates[0] == pytest.approx(0.01 * 0.01)
+    assert max(rates) == rates[20] == pytest.approx(0.01)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert all(a < b for a, b in pairwise(rates[:20]))
+    assert all(a > b for a, b in pairwise(rates[20:]))
+    assert rates[100] == pytest.approx(0.5 * learning_rate(Flags(), 1000, 2000))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,8 @@ def test_learning_rate_is_a_staircase() -> None:
         {"regularization_penalty": 1e7},
         {"moe_l2": 0.1},
         {"moe_num_mixtures": 3},
+        {"moe_rank": 3},
+        {"recipe": "reference"},
         {"clip_gradient_norm": 1e-3, "optimizer": "SGD"},
         {"batch_size": 32},
         {"seed": 1},
@@ -184,7 +201,8 @@ class TestResume:
 
     @pytest.mark.parametrize("streams", [False, True])
     def test_stopped_in_mid_epoch(self, tiny: Any, tmp_path: Path, streams: bool) -> None:
-        cache = {"cache_dir": "none"} if streams else {}
+        # the stable recipe's learning rate depends on where the run is to end, the reference's does not
+        cache = {"recipe": "reference"} | ({"cache_dir": "none"} if streams else {})
         train(tiny.flags(tmp_path / "once", **cache))
         for stop in (4, 11, None):
             train(tiny.flags(tmp_path / "thrice", max_steps=stop, **cache))
@@ -309,7 +327,7 @@ def test_killed_at_random_steps_and_resumed_ends_bit_identical(tiny: Any, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_command_goes_on(tiny: Any, tmp_path: Path, number: int) -> None:
-    flags = tiny.flags(tmp_path / "run", num_epochs=4000, export_model_steps=40)
+    flags = tiny.flags(tmp_path / "run", num_epochs=4000, export_model_steps=40, recipe="reference")
     process = start(flags, tmp_path / "output.txt")
     wait_for_step(tmp_path / "run", 40, process)
     os.kill(process.pid, number)
@@ -318,7 +336,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny: Any, tmp_path: Path, 
     said = (tmp_path / "output.txt").read_text()
     assert f"interrupted; step {steps[-1]} is saved" in said
     result = train(dataclasses.replace(flags, max_steps=steps[-1] + 2))
-    train(tiny.flags(tmp_path / "whole", num_epochs=4000, max_steps=steps[-1] + 2))
+    train(dataclasses.replace(flags, train_dir=str(tmp_path / "whole"), max_steps=steps[-1] + 2))
     assert result.step == steps[-1] + 2
     assert same(tmp_path / "run", tmp_path / "whole")
 

@@ -1,12 +1,12 @@
 """Feature specifications, file patterns, and ragged arrays of labels."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from youtube8m.making import make_videos
 
 from expertise.youtube8m.videos import (
     FeatureSpec,
@@ -19,6 +19,7 @@ from expertise.youtube8m.videos import (
     unique_labels,
     value_faults,
 )
+from youtube8m.making import make_videos
 
 
 def test_spec_knows_its_columns() -> None:
@@ -77,7 +78,7 @@ ROWS = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=8)
 def test_unique_labels_keep_the_first_mention(rows: list[list[int]]) -> None:
     labels = np.array([label for row in rows for label in row], dtype=np.int32)
     ptr, kept = unique_labels(pointers([len(row) for row in rows]), labels)
-    assert [kept[a:b].tolist() for a, b in zip(ptr, ptr[1:], strict=False)] == [
+    assert [kept[a:b].tolist() for a, b in itertools.pairwise(ptr)] == [
         list(dict.fromkeys(row)) for row in rows
     ]
     assert kept.dtype == np.int32
@@ -88,9 +89,7 @@ def test_ragged_rows_take_any_rows(rows: list[list[int]], data: st.DataObject) -
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
     flat = np.array([value for row in rows for value in row], dtype=np.int64)
     where, ptr = ragged_rows(pointers([len(row) for row in rows]), np.array(chosen, dtype=np.int64))
-    assert [flat[where][a:b].tolist() for a, b in zip(ptr, ptr[1:], strict=False)] == [
-        rows[row] for row in chosen
-    ]
+    assert [flat[where][a:b].tolist() for a, b in itertools.pairwise(ptr)] == [rows[row] for row in chosen]
 
 
 @given(st.lists(st.text(max_size=5), max_size=5))

@@ -55,12 +55,15 @@ class Cell:
         return round(100 * min(max(self.value, 0.0), 1.0), 2)
 
 
+Row = tuple[Value | Cell, ...]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table: names of the columns, rows of values or `Cell`, and what it shows."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[Value | Cell, ...], ...]
+    rows: tuple[Row, ...]
     caption: str = ""
     kind: ClassVar[str] = "table"
 
@@ -245,10 +248,10 @@ def render(page: Page) -> str:
     def drawing(figure: Figure) -> Any:
         nonlocal drawn
         drawn += 1
-        return markupsafe.Markup(figure.svg.replace(figure.key, f"f{drawn}"))  # noqa: S704 - made by figures.py
+        return markupsafe.Markup(figure.svg.replace(figure.key, f"f{drawn}"))
 
     def mark(entry: LegendEntry) -> Any:
-        return markupsafe.Markup(MARKS[entry.mark].replace("{c}", f"var(--{_colour(entry.colour)})"))  # noqa: S704
+        return markupsafe.Markup(MARKS[entry.mark].replace("{c}", f"var(--{_colour(entry.colour)})"))
 
     html: str = environment.get_template("page.html.jinja").render(
         page=page, light=_colours.LIGHT, dark=_colours.DARK, drawing=drawing, mark=mark, colour=_colour

@@ -4,16 +4,14 @@ Letters: B batch, D features, C classes, n videos of an epoch.
 """
 
 import sys
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream, scatter_labels
+from expertise.youtube8m._source import Batch, Pool, Shuffle, VideoSource, check_stream, scatter_labels
 from expertise.youtube8m.cache import Cache
 from expertise.youtube8m.videos import FeatureSpec, pointers, ragged_rows
 
@@ -28,7 +26,7 @@ class CachedVideos(VideoSource):
     def __init__(self, cache: Cache, spec: FeatureSpec, num_classes: int) -> None:
         self.spec, self.num_classes = spec, num_classes
         self._cache = cache
-        self._pools: dict[int, tuple[_Pool, _Pool]] = {}
+        self._pools: dict[int, tuple[Pool, Pool]] = {}
         self._features = np.asarray(cache.features)  # without the overhead of np.memmap at every access
 
     @property
@@ -66,7 +64,7 @@ class CachedVideos(VideoSource):
         total = sys.maxsize if num_epochs is None else num_epochs * n
         if batch_size not in self._pools:
             features, labels = (batch_size, self.spec.total), (batch_size, self.num_classes)
-            self._pools[batch_size] = _Pool(features, np.float32), _Pool(labels, np.bool_)
+            self._pools[batch_size] = Pool(features, np.float32), Pool(labels, np.bool_)
         rooms = self._pools[batch_size]
 
         def stream() -> Iterator[Batch]:
@@ -85,7 +83,7 @@ class CachedVideos(VideoSource):
 
         return stream()
 
-    def _batch(self, videos: NDArray[np.int64], feature_room: "_Pool", label_room: "_Pool") -> Batch:
+    def _batch(self, videos: NDArray[np.int64], feature_room: Pool, label_room: Pool) -> Batch:
         cache = self._cache
         rows = videos if cache.rows is None else cache.rows[videos]
         # clip (all rows are there) lets take write to its place without a copy in between
@@ -126,18 +124,3 @@ def available_memory() -> int:
     except (OSError, ValueError):
         pass  # no such file, or no limit
     return min(free, default=4 << 30)
-
-
-class _Pool:
-    """Memory of batches that nobody holds any more, used again: new memory costs more than copying."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
-        self._shape, self._dtype = shape, dtype
-        self._free: list[NDArray[Any]] = []
-
-    def rows(self, n: int) -> NDArray[Any]:
-        """Room for n rows, theirs for as long as the array or a tensor on it lives."""
-        room = self._free.pop() if self._free else np.empty(self._shape, self._dtype)
-        view = room[:n]
-        weakref.finalize(view, self._free.append, room).atexit = False
-        return view

@@ -16,6 +16,7 @@ from expertise.youtube8m.videos import FeatureSpec, pointers
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
 
 # Field 1 of every message here has the tag 0x0a; in Feature: bytes 0x0a, floats 0x12, integers 0x1a.
 FIELD, VALUE = 0x0A, 0x12
@@ -55,14 +56,16 @@ class Walk:
         self.odd |= rows
         np.copyto(self.place, self.end, where=rows)
 
-    def values(self, key: str) -> tuple[NDArray[np.uint8], Ints]:
+    def values(self, key: str) -> tuple[Bytes, Ints]:
         """The bytes of the values of a feature, one record after the other, and where those of each begin.
 
         Odd records have none.
         """
         starts, sizes = self.found[key]
-        ptr = pointers(np.where(self.odd, 0, sizes))
-        return self.buffer[np.arange(ptr[-1]) + np.repeat(starts - ptr[:-1], np.diff(ptr))], ptr
+        if self.odd.any():
+            sizes = np.where(self.odd, 0, sizes)
+        ptr = pointers(sizes)
+        return self.buffer[np.arange(ptr[-1]) + np.repeat(starts - ptr[:-1], sizes)], ptr
 
     def begins(self, heads: NDArray[np.bytes_] | bytes, width: int) -> Mask:
         """Whether the next bytes of each record are ``heads``, which are ``width`` bytes long."""
@@ -75,16 +78,18 @@ class Walk:
         same: Mask = texts[np.minimum(self.place, last)] == heads
         return same
 
-    def accept(self, key: str, hit: Mask, width: int, sizes: Ints | int) -> bool:
+    def accept(self, key: str, hit: Mask, width: int, sizes: Ints | Bytes | int) -> bool:
         """Note the values of the records ``hit``, and move behind them. False where there were none."""
-        n = len(self.place)
-        places, counts = self.found.setdefault(key, (np.full(n, -1), np.zeros(n, dtype=np.int64)))
         values = self.place + width
         behind = values + sizes
-        # of a feature that stands twice the last one counts: not the usual form
-        hit = hit & (behind <= self.end) & (places < 0)
-        np.copyto(places, values, where=hit)
-        np.copyto(counts, sizes, where=hit)
+        hit = hit & (behind <= self.end)
+        if key in self.found:
+            places, counts = self.found[key]
+            hit &= places < 0  # of a feature that stands twice the last one counts: not the usual form
+            np.copyto(places, values, where=hit)
+            np.copyto(counts, sizes, where=hit)
+        else:
+            self.found[key] = np.where(hit, values, -1), np.where(hit, sizes, 0)
         np.copyto(self.place, behind, where=hit)
         return bool(hit.any())
 
@@ -97,9 +102,8 @@ class Walk:
         """Step over feature ``key`` where it comes next, with up to SHORT bytes of text or integers."""
         heads = _short_heads(key, kind)
         width = heads.dtype.itemsize
-        sizes = self.buffer[np.minimum(self.place + width - 1, len(self.buffer) - 1)].astype(np.int64)
-        hit = self.begins(heads[np.minimum(sizes, SHORT)], width) & (sizes <= SHORT)
-        return self.accept(key, hit, width, sizes)
+        sizes = self.buffer[np.minimum(self.place + (width - 1), len(self.buffer) - 1)]
+        return self.accept(key, self.begins(heads[sizes], width), width, sizes)
 
     def empty(self, key: str, kind: int) -> bool:
         """Step over feature ``key`` where it comes next, with a list that has no field for its values."""
@@ -146,8 +150,8 @@ def _lengths(buffer: NDArray[np.uint8], places: Ints) -> tuple[Ints, Ints]:
     behind = places.copy()
     more = np.ones(len(places), dtype=bool)
     for shift in range(0, 35, 7):
-        byte = buffer[np.minimum(behind, len(buffer) - 1)].astype(np.int64)
-        values |= np.where(more, (byte & 0x7F) << shift, 0)
+        byte = buffer[np.minimum(behind, len(buffer) - 1)]
+        values += np.where(more, (byte & 0x7F).astype(np.int64) << shift, 0)
         behind += more
         more &= byte >= 0x80
         if not more.any():
@@ -190,9 +194,10 @@ def _entry(key: str, feature: bytes, more: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def _short_heads(key: str, kind: int) -> NDArray[np.bytes_]:
-    """`_head` for each size up to SHORT, those of another width (long keys) left empty."""
+    """`_head` for each size that a byte can say; empty, which no record begins with, for those over SHORT."""
     heads = [_head(key, kind, size) for size in range(SHORT + 1)]
-    return np.array([head if len(head) == len(heads[0]) else b"" for head in heads])
+    usual = [head if len(head) == len(heads[0]) else b"" for head in heads]  # a long key has longer ones
+    return np.array(usual + [b""] * (255 - SHORT))
 
 
 def _usual(data: bytes) -> tuple[str, int, int] | None:

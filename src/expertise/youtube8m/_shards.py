@@ -169,14 +169,14 @@ def _write(file: int, features: NDArray[np.float32], offset: int) -> None:
 
 def _index(videos: Videos, first: int) -> ShardIndex:
     text = "".join(videos.ids).encode()
-    sizes = [len(video) for video in videos.ids]
-    if sum(sizes) < len(text):  # letters of several bytes
-        sizes = [len(video.encode()) for video in videos.ids]
+    sizes = np.fromiter(map(len, videos.ids), np.int64, len(videos))
+    if sizes.sum() < len(text):  # letters of several bytes
+        sizes = np.array([len(video.encode()) for video in videos.ids])
     return ShardIndex(
         np.array([[first, len(videos)]], dtype=np.int64),
-        np.diff(videos.label_ptr),
+        videos.label_ptr[1:] - videos.label_ptr[:-1],
         videos.labels,
-        np.array(sizes, dtype=np.int64),
+        sizes,
         np.frombuffer(text, dtype=np.uint8),
     )
 

@@ -3,10 +3,11 @@
 Letters: B batch, D features, C classes, n videos of an epoch.
 """
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -93,3 +94,18 @@ def scatter_labels(ptr: NDArray[np.int64], labels: NDArray[np.int32], dense: NDA
     size, num_classes = dense.shape
     dense[:] = False
     dense.reshape(-1)[np.repeat(np.arange(size) * num_classes, np.diff(ptr)) + labels] = True
+
+
+class Pool:
+    """Memory of batches that nobody holds any more, used again: new memory costs more than copying."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._free: list[NDArray[Any]] = []
+
+    def rows(self, n: int) -> NDArray[Any]:
+        """Room for n rows, theirs for as long as the array or a tensor on it lives."""
+        room = self._free.pop() if self._free else np.empty(self._shape, self._dtype)
+        view = room[:n]
+        weakref.finalize(view, self._free.append, room).atexit = False
+        return view

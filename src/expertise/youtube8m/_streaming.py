@@ -15,16 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from expertise._progress import progress
-from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream, scatter_labels
+from expertise.youtube8m._source import Batch, Pool, Shuffle, VideoSource, check_stream, scatter_labels
 from expertise.youtube8m.cache import report_skipped
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec, Videos, check_num_classes, concatenate
+from expertise.youtube8m.videos import FeatureSpec, Videos, check_num_classes, concatenate, ragged_rows
 
 WINDOW_BYTES = 128 << 20  # features that are shuffled together
 CHUNKS_AHEAD = 2  # of each file that is being read
 STOP_SECONDS = 0.1  # a reader with a full queue looks that often whether it is still wanted
 Read = Callable[[Path], Iterator[Videos]]
+Part = tuple[Videos, NDArray[np.int64]]  # rows of some videos, in their order
 
 
 class StreamedVideos(VideoSource):
@@ -87,24 +88,38 @@ class StreamedVideos(VideoSource):
         def stream() -> Iterator[Batch]:
             epoch, skip = divmod(start, self.num_videos) if start else (0, 0)
             epochs = itertools.count(epoch) if num_epochs is None else range(epoch, num_epochs)
-            chunks = (
-                chunk for number in epochs for chunk in self._epoch(number, shuffle == "blocks", seed, window)
+            windows = (
+                part for number in epochs for part in self._epoch(number, shuffle == "blocks", seed, window)
             )
-            for videos in rebatch(chunks, self.spec, batch_size, skip):
-                labels = np.empty((len(videos), self.num_classes), dtype=np.bool_)
-                scatter_labels(videos.label_ptr, videos.labels, labels)
-                yield Batch(videos.ids, torch.from_numpy(videos.features), torch.from_numpy(labels))
+            rooms = (
+                Pool((batch_size, self.spec.total), np.float32),
+                Pool((batch_size, self.num_classes), np.bool_),
+            )
+            for parts in rebatch(windows, batch_size, skip):
+                yield self._batch(parts, *rooms)
 
         return stream()
 
-    def _epoch(self, epoch: int, shuffle: bool, seed: int, window: int) -> Iterator[Videos]:
+    def _batch(self, parts: list[Part], feature_room: Pool, label_room: Pool) -> Batch:
+        ids: list[str] = []
+        n = sum(len(rows) for _, rows in parts)
+        features, labels = feature_room.rows(n), label_room.rows(n)
+        for videos, rows in parts:
+            here = slice(len(ids), len(ids) + len(rows))
+            np.take(videos.features, rows, axis=0, out=features[here], mode="clip")
+            where, ptr = ragged_rows(videos.label_ptr, rows)
+            scatter_labels(ptr, videos.labels[where], labels[here])
+            ids += [videos.ids[row] for row in rows.tolist()]
+        return Batch(ids, torch.from_numpy(features), torch.from_numpy(labels))
+
+    def _epoch(self, epoch: int, shuffle: bool, seed: int, window: int) -> Iterator[Part]:
         rng = np.random.default_rng([seed, epoch]) if shuffle else None
         order = np.arange(len(self._files)) if rng is None else rng.permutation(len(self._files))
         chunks = read_chunks([self._files[i] for i in order], self._read, self._num_readers)
         count = 0
-        for videos in shuffled(chunks, self.spec, window, rng):
-            count += len(videos)
-            yield videos
+        for videos, rows in shuffled(chunks, self.spec, window, rng):
+            count += len(rows)
+            yield videos, rows
         self._tell()
         if count == 0:
             raise ValueError(f"there is no video in {self._files[0]} and {len(self._files) - 1} more files")
@@ -127,7 +142,7 @@ class StreamedVideos(VideoSource):
         if self._counts is None:
             n, counts = 0, np.zeros(self.num_classes, dtype=np.int64)
             with progress("counting videos", None, "videos", stream=self._stream) as meter:
-                for videos in self._epoch(0, False, 0, 1):
+                for videos, _ in self._epoch(0, False, 0, 1):
                     n += len(videos)
                     counts += np.bincount(videos.labels, minlength=self.num_classes)
                     meter.advance(len(videos))
@@ -183,36 +198,36 @@ def read_chunks(files: Sequence[Path], read: Read, num_readers: int) -> Iterator
 
 def shuffled(
     chunks: Iterable[Videos], spec: FeatureSpec, window: int, rng: np.random.Generator | None
-) -> Iterator[Videos]:
-    """Join chunks to windows of ``window`` videos or more, shuffle each; without ``rng`` change nothing."""
-    if rng is None:
-        yield from chunks
-        return
+) -> Iterator[Part]:
+    """Join chunks to windows of ``window`` videos or more, and shuffle each; not without ``rng``."""
     held: list[Videos] = []
     for chunk in chunks:
+        if rng is None:
+            yield chunk, np.arange(len(chunk))
+            continue
         held.append(chunk)
         if sum(map(len, held)) >= window:
-            videos = concatenate(held, spec)
-            held = []
-            yield videos.take(rng.permutation(len(videos)))
-    videos = concatenate(held, spec)
-    yield videos.take(rng.permutation(len(videos)))
+            videos, held = concatenate(held, spec), []
+            yield videos, rng.permutation(len(videos))
+    if rng is not None:
+        videos = concatenate(held, spec)
+        yield videos, rng.permutation(len(videos))
 
 
-def rebatch(chunks: Iterable[Videos], spec: FeatureSpec, batch_size: int, skip: int) -> Iterator[Videos]:
-    """Cut a stream of chunks, without its first ``skip`` videos, into batches; the last may be small."""
-    held: list[Videos] = []
-    count = 0
-    for chunk in chunks:
-        first = min(skip, len(chunk))
+def rebatch(windows: Iterable[Part], batch_size: int, skip: int) -> Iterator[list[Part]]:
+    """Cut a stream of videos, without its first ``skip``, into parts of batches; the last may be small."""
+    held: list[Part] = []
+    missing = batch_size
+    for videos, order in windows:
+        first = min(skip, len(order))
         skip -= first
-        while first < len(chunk):
-            last = min(first + batch_size - count, len(chunk))
-            held.append(chunk.take(np.arange(first, last)))
-            count += last - first
-            first = last
-            if count == batch_size:
-                yield concatenate(held, spec)
-                held, count = [], 0
+        while first < len(order):
+            rows = order[first : first + missing]
+            held.append((videos, rows))
+            first += len(rows)
+            missing -= len(rows)
+            if not missing:
+                yield held
+                held, missing = [], batch_size
     if held:
-        yield concatenate(held, spec)
+        yield held

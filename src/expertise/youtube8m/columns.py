@@ -27,7 +27,7 @@ from expertise.youtube8m.videos import (
 
 Ints = NDArray[np.int64]
 
-GATHER = 64  # records whose values are copied and checked at once: they stay in the processor's cache
+GATHER = 32  # records whose values are copied and checked at once: they stay in the processor's cache
 FRAME_FEATURES = ("rgb", "audio")
 HEADER = 12  # bytes of a record before its data
 PLAIN_WIDTH = 8  # bytes of a number that fits 63 bits for certain
@@ -198,7 +198,8 @@ def _labels(walk: Walk) -> tuple[Ints, Ints]:
         wide = np.flatnonzero(widths > 1)
         widths[wide] -= 1
         values[wide] = values[wide] << 7 | data[firsts[wide] + widths[wide] - 1] & 0x7F
-    return np.diff(np.searchsorted(ends, ptr)), values
+    firsts = np.searchsorted(ends, ptr)
+    return firsts[1:] - firsts[:-1], values
 
 
 def _copy_floats(walk: Walk, spec: FeatureSpec, out: NDArray[np.float32]) -> bool:

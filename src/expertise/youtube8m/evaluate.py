@@ -1,10 +1,10 @@
 """Evaluation: a model's loss and metrics on labelled videos, once or following a run that trains."""
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -175,9 +175,9 @@ def _follow(flags: Flags, result: dict[str, Any]) -> None:
             try:
                 result.update(_evaluate_export(flags, exports[newest], data))
             except (FlagError, CheckpointError):
-                if exports[newest].exists():
+                if newest == max(checkpoint.steps_of(train_dir, "export"), default=None):
                     raise
-            continue  # an export may have come meanwhile, or this one was removed in favour of newer ones
+            continue  # newer exports may have come meanwhile, and this one may have been removed for them
         if finished:
             if newest is None:
                 raise FlagError(f"--train_dir={train_dir}: the run has finished, but there is no export")
@@ -186,7 +186,7 @@ def _follow(flags: Flags, result: dict[str, Any]) -> None:
             said = True
             what = "the first export" if newest is None else "the next export"
             print(f"waiting for {what} in {train_dir}; Ctrl-C ends", file=sys.stderr)
-        time.sleep(POLL_SECONDS)
+        sleep(POLL_SECONDS)
 
 
 def _evaluate_export(flags: Flags, folder: Path, data: _Data) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Flags:
         "Read segment-labelled records.", planned=SEGMENTS, resume=SAME)
     max_frames: int = _flag(300, "dataset", "train",
         "Frames read of a video.", planned=FRAMES, resume=SAME, minimum=1)
-    num_readers: int = _flag(8, "dataset", "train eval infer convert",
+    num_readers: int = _flag(8, "dataset", "train eval infer",
         "Processes that convert or read files; changes the speed, never the set of examples.",
         minimum=1, defaults={"infer": 1})
     cache_dir: str = _flag("auto", "dataset", "train eval infer",
@@ -93,6 +93,9 @@ class Flags:
         "The model, by name.", resume=SAME)
     moe_num_mixtures: int = _flag(2, "model", "train",
         "MoeModel: experts of a class, beside the dummy that says 0.", resume=SAME, minimum=1)
+    moe_rank: int = _flag(512, "model", "train",
+        "MoeModel: gates and experts look at so many values, which one learned projection makes of the "
+        "features; 0, or more than there are features: at the features themselves.", resume=SAME, minimum=0)
     moe_l2: float = _flag(1e-08, "model", "train",
         "MoeModel: L2 penalty of gate and expert weights.", resume=SAME, minimum=0)
     video_level_classifier_model: str = _flag("MoeModel", "model", "train",
@@ -125,6 +128,10 @@ class Flags:
         "Every video is seen so often.", resume=SAID, minimum=1)
     max_steps: int | None = _flag(None, "training", "train",
         "Stop after so many steps, if the epochs don't end before.", resume=SAID, minimum=1)
+    recipe: str = _flag("stable", "training", "train",
+        "stable: starts at the classes' rates, scales the inputs, warms up and anneals the learning rate. "
+        "reference: none of this, and full weights, as google/youtube-8m.",
+        resume=SAME, choices=("stable", "reference"))
     label_loss: str = _flag("CrossEntropyLoss", "training", "train",
         "The loss, by name.", resume=SAME)
     optimizer: str = _flag("AdamOptimizer", "training", "train",

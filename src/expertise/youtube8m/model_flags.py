@@ -21,6 +21,8 @@ class ModelFlags:
     label_loss: str = "CrossEntropyLoss"
     moe_num_mixtures: int = 2
     moe_l2: float = 1e-8
+    moe_rank: int = 0
+    input_scale: float = 1.0
     frame_features: bool = False
 
     @property

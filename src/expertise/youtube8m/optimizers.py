@@ -14,14 +14,14 @@ class TensorFlowAdam(torch.optim.Adam):
     out. torch adds it afterwards; with its epsilon divided by sqrt(1 - b2^t) the two are the same.
     """
 
-    EPSILON_HAT = 1e-8
+    epsilon_hat = 1e-8
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Do one step."""
         for group in self.param_groups:
             state = self.state.get(group["params"][0])
             done = float(state["step"]) if state else 0.0
-            group["eps"] = self.EPSILON_HAT / math.sqrt(1.0 - group["betas"][1] ** (done + 1.0))
+            group["eps"] = self.epsilon_hat / math.sqrt(1.0 - group["betas"][1] ** (done + 1.0))
         super().step(closure)
 
 

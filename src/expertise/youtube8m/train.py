@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from expertise._progress import progress
-from expertise.youtube8m import checkpoint
+from expertise.youtube8m import checkpoint, recipe
 from expertise.youtube8m._interrupt import interruptible
 from expertise.youtube8m.evaluate import evaluate_source, write_evaluation
 from expertise.youtube8m.flags import FlagError, Flags, check, choose, compare
@@ -52,6 +52,9 @@ def train(flags: Flags) -> TrainResult:
     check(flags, "train")
     device = choose_device(flags.device)
     _check_processes(flags)
+    model_class = choose("model", flags.model, MODELS)
+    optimizer_of = choose("optimizer", flags.optimizer, OPTIMIZERS)
+    label_loss = choose("label_loss", flags.label_loss, LOSSES)
     train_dir = Path(flags.train_dir)
     if flags.start_new_model:
         checkpoint.clear(train_dir)
@@ -59,21 +62,24 @@ def train(flags: Flags) -> TrainResult:
     fingerprint = _fingerprint(flags.train_data_pattern)
     earlier = _earlier_run(flags, fingerprint)
     source, evaluation_source, model_flags = _open_data(flags)
-    model = choose("model", flags.model, MODELS).from_flags(model_flags).to(device)
-    optimizer = choose("optimizer", flags.optimizer, OPTIMIZERS)(model.parameters())
-    label_loss = choose("label_loss", flags.label_loss, LOSSES)
+    model = model_class.from_flags(model_flags).to(device)
+    optimizer = optimizer_of(model.parameters())
     if earlier is None:
         train_dir.mkdir(parents=True, exist_ok=True)
         model_flags.write(train_dir / "model_flags.json")
-        state = _begin(flags, fingerprint, source, model)
+        state = _first_state(flags, fingerprint, source, model_flags.num_classes)
+        recipe.begin(flags, model, optimizer, source)
     else:
-        state = _resume(*earlier, model, optimizer)
+        folder, state = earlier
+        recipe.begin(flags, model, optimizer, None)
+        checkpoint.restore(folder, model, optimizer)
+        (train_dir / "finished.json").unlink(missing_ok=True)
+        print(f"going on from {folder}", file=sys.stderr)
     classifier = Classifier(model)
     fused = fuse(model, label_loss) if state["compiled"] else None
 
     step, examples = int(state["step"]), int(state["examples"])
-    total = step + math.ceil(max(0, source.num_videos * flags.num_epochs - examples) / flags.batch_size)
-    total = total if flags.max_steps is None else min(total, flags.max_steps)
+    total, total_examples = _length(flags, source.num_videos, step, examples)
     if step >= total:
         print(f"training had ended at step {step}; give more epochs, or --start_new_model", file=sys.stderr)
         return TrainResult(train_dir, step, finished=True)
@@ -95,7 +101,7 @@ def train(flags: Flags) -> TrainResult:
         while step < total and not interrupted.is_set():
             batch = next(batches)
             features, labels = batch.features.to(device), batch.labels.to(device)
-            rate = learning_rate(flags, examples)
+            rate = learning_rate(flags, examples, total_examples)
             whole = fused if len(batch.ids) == flags.batch_size else None  # another shape compiles anew
             loss, predictions = train_step(
                 flags, classifier, optimizer, label_loss, features, labels, rate, whole
@@ -127,11 +133,22 @@ def train(flags: Flags) -> TrainResult:
     return TrainResult(train_dir, step, finished=True)
 
 
-def learning_rate(flags: Flags, examples: int) -> float:
-    """Give the learning rate after so many examples."""
-    return staircase(
+def learning_rate(flags: Flags, examples: int, total_examples: int) -> float:
+    """Give the learning rate after so many examples: the flags' staircase, times the recipe's factor."""
+    stair = staircase(
         flags.base_learning_rate, flags.learning_rate_decay, flags.learning_rate_decay_examples, examples
     )
+    return stair * recipe.rate_factor(flags, examples, total_examples)
+
+
+def _length(flags: Flags, num_videos: int, step: int, examples: int) -> tuple[int, int]:
+    """Give the last step of the run, and the examples seen by then."""
+    left = max(0, num_videos * flags.num_epochs - examples)
+    steps_left = math.ceil(left / flags.batch_size)
+    if flags.max_steps is not None and step + steps_left > flags.max_steps:
+        steps_left = max(0, flags.max_steps - step)
+        left = steps_left * flags.batch_size
+    return step + steps_left, examples + left
 
 
 def _check_processes(flags: Flags) -> None:
@@ -144,10 +161,9 @@ def _check_processes(flags: Flags) -> None:
 
 def _open_data(flags: Flags) -> tuple[VideoSource, VideoSource | None, ModelFlags]:
     """Open the records to train on and to evaluate on, and say what the model is for."""
-    for flag, known in (("model", MODELS), ("optimizer", OPTIMIZERS), ("label_loss", LOSSES)):
-        choose(flag, getattr(flags, flag), known)  # a misspelt name should not wait for the records
     class_names = read_vocabulary(flags.vocabulary) if flags.vocabulary else ()
     spec = FeatureSpec.parse(flags.feature_names, flags.feature_sizes)
+    rank, input_scale = recipe.shape(flags, spec.total)
     model_flags = ModelFlags(
         model=flags.model,
         feature_names=spec.names,
@@ -157,6 +173,8 @@ def _open_data(flags: Flags) -> tuple[VideoSource, VideoSource | None, ModelFlag
         label_loss=flags.label_loss,
         moe_num_mixtures=flags.moe_num_mixtures,
         moe_l2=flags.moe_l2,
+        moe_rank=rank,
+        input_scale=input_scale,
     )
 
     def source(flag: str) -> VideoSource:
@@ -202,9 +220,8 @@ def _earlier_run(flags: Flags, fingerprint: str) -> tuple[Path, dict[str, Any]] 
     return folder, state | {"flags": asdict(flags)}
 
 
-def _begin(flags: Flags, fingerprint: str, source: VideoSource, model: AbstractVideoModel) -> dict[str, Any]:
-    """Draw the first weights; give the state of a run that has not made a step."""
-    model.reset(torch.Generator(device=next(model.parameters()).device).manual_seed(flags.seed))
+def _first_state(flags: Flags, fingerprint: str, source: VideoSource, num_classes: int) -> dict[str, Any]:
+    """Give the state of a run that has not made a step."""
     return {
         "step": 0,
         "examples": 0,
@@ -212,7 +229,7 @@ def _begin(flags: Flags, fingerprint: str, source: VideoSource, model: AbstractV
         "data": fingerprint,
         "shuffle": source.default_shuffle(),
         "log_bytes": 0,
-        "compiled": _compiles(flags, source.num_videos, model.num_classes),
+        "compiled": _compiles(flags, source.num_videos, num_classes),
     }
 
 
@@ -225,16 +242,6 @@ def _compiles(flags: Flags, num_videos: int, num_classes: int) -> bool:
     examples = examples if flags.max_steps is None else min(examples, flags.max_steps * flags.batch_size)
     long = examples * num_classes >= COMPILED_ANSWERS
     return flags.compile == "on" or (flags.compile == "auto" and found and long)
-
-
-def _resume(
-    folder: Path, state: dict[str, Any], model: AbstractVideoModel, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Put the weights and the optimizer of a checkpoint in place; give its state."""
-    checkpoint.restore(folder, model, optimizer)
-    (folder.parent.parent / "finished.json").unlink(missing_ok=True)
-    print(f"going on from {folder}", file=sys.stderr)
-    return state
 
 
 def _fingerprint(pattern: str) -> str:

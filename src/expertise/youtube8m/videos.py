@@ -136,11 +136,14 @@ def unique_labels(
     >>> ptr.tolist(), kept.tolist()
     ([0, 2, 3], [7, 2, 7])
     """
+    rises = np.empty(len(labels) + 1, dtype=bool)
+    np.greater(labels[1:], labels[:-1], out=rises[1:-1])
+    rises[label_ptr] = True  # from one video to the next
+    if rises.all():  # sorted and each once, as in the official shards
+        return label_ptr, labels
     sizes = np.diff(label_ptr)
     rows = np.repeat(np.arange(len(sizes)), sizes)
     keys = rows * (int(labels.max(initial=0)) + 1) + labels
-    if np.all(keys[1:] > keys[:-1]):  # sorted and each once, as in the official shards
-        return label_ptr, labels
     _, first = np.unique(keys, return_index=True)
     if len(first) == len(keys):
         return label_ptr, labels
@@ -153,6 +156,8 @@ def label_faults(
 ) -> dict[int, str]:
     """Rows with a label outside the classes, and what to say of it."""
     found: dict[int, str] = {}
+    if len(labels) == 0 or (labels.min() >= 0 and labels.max() < num_classes):
+        return found
     for entry in np.flatnonzero((labels < 0) | (labels >= num_classes)).tolist():
         row = int(np.searchsorted(label_ptr, entry, side="right")) - 1
         found.setdefault(

@@ -123,6 +123,8 @@ def _head(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, ..
     with archive.open(info) as file:
         shape, _, dtype = _read_head(file)
         size = math.prod(shape) * dtype.itemsize + file.tell()
+    if dtype.hasobject:
+        raise RecordError(path, 0, f"array {key!r} holds Python objects, which are not read")
     if info.file_size != size or size > DEFLATE_RATIO * (path.stat().st_size + 1):
         raise RecordError(
             path, 0, f"array {key!r} says it has shape {shape}, which its {info.file_size} bytes do not fit"

@@ -18,23 +18,27 @@ class LogisticModel(AbstractVideoModel):
     Parameters
     ----------
     input_size, num_classes : D and C.
+    input_scale : factor on the features.
     l2 : penalty; the loss gains l2 times half the sum of the squared weights.
     """
 
-    def __init__(self, input_size: int, num_classes: int, *, l2: float = 1e-8) -> None:
+    def __init__(
+        self, input_size: int, num_classes: int, *, input_scale: float = 1.0, l2: float = 1e-8
+    ) -> None:
         super().__init__()
-        self.input_size, self.num_classes, self.l2 = input_size, num_classes, l2
+        self.input_size, self.num_classes = input_size, num_classes
+        self.input_scale, self.l2 = input_scale, l2
         self.weight_CD = nn.Parameter(torch.zeros(num_classes, input_size))
         self.bias_C = nn.Parameter(torch.zeros(num_classes))
 
     @classmethod
     def from_flags(cls, flags: ModelFlags) -> Self:
         """Build the model that these flags describe."""
-        return cls(flags.input_size, flags.num_classes)
+        return cls(flags.input_size, flags.num_classes, input_scale=flags.input_scale)
 
     def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
         """Give x W + b, (B, C)."""
-        return (F.linear(x_BD, self.weight_CD, self.bias_C),)
+        return (F.linear(x_BD * self.input_scale, self.weight_CD, self.bias_C),)
 
     def pool(self, *logits: Tensor) -> Tensor:
         """Give the sigmoid of the logits."""

@@ -17,39 +17,61 @@ class MoeModel(AbstractVideoModel):
     The last expert is a dummy that always says 0, so p_c <= 1 - g_dummy: the gate can veto a class. The gate
     has no bias (Abu-El-Haija et al. 2016, arXiv:1609.08675, section 5.2, and the published code).
 
-    Letters of shapes: B batch, D features, C classes, M mixtures, G = M + 1 gates.
+    Letters of shapes: B batch, D features, C classes, M mixtures, G = M + 1 gates, R rank, H what gates and
+    experts look at: D, or R.
 
     Parameters
     ----------
     input_size, num_classes, num_mixtures : D, C and M.
+    rank : where it is not 0, gates and experts look at R values that one learned projection makes of the
+        features. The function is that of a full model whose weights have rank R (`merged` gives it); fewer
+        numbers are learned, and classes with many videos help those with few.
+    input_scale : factor on the features; the weights of a full model would be larger by it.
     l2 : penalty; the loss gains l2 times half the sum of the squared gate and expert weights.
 
-    Weights lie class-contiguous, (M, C, D), so that the M + 1 logits of a class are C apart in memory and
+    Weights lie class-contiguous, (M, C, H), so that the M + 1 logits of a class are C apart in memory and
     every operation over classes runs over neighbours. `load_reference_weights` takes the other layout.
     """
 
-    def __init__(self, input_size: int, num_classes: int, num_mixtures: int = 2, *, l2: float = 1e-8) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        num_mixtures: int = 2,
+        *,
+        rank: int = 0,
+        input_scale: float = 1.0,
+        l2: float = 1e-8,
+    ) -> None:
         super().__init__()
-        self.input_size, self.num_classes, self.num_mixtures, self.l2 = (
-            input_size,
-            num_classes,
-            num_mixtures,
-            l2,
-        )
-        self.gate_GCD = nn.Parameter(torch.zeros(num_mixtures + 1, num_classes, input_size))
-        self.expert_MCD = nn.Parameter(torch.zeros(num_mixtures, num_classes, input_size))
+        self.input_size, self.num_classes, self.num_mixtures = input_size, num_classes, num_mixtures
+        self.rank, self.input_scale, self.l2 = rank, input_scale, l2
+        H = rank or input_size
+        self.projection_RD = nn.Parameter(torch.zeros(rank, input_size)) if rank else None
+        self.gate_GCH = nn.Parameter(torch.zeros(num_mixtures + 1, num_classes, H))
+        self.expert_MCH = nn.Parameter(torch.zeros(num_mixtures, num_classes, H))
         self.expert_bias_MC = nn.Parameter(torch.zeros(num_mixtures, num_classes))
 
     @classmethod
     def from_flags(cls, flags: ModelFlags) -> Self:
         """Build the model that these flags describe."""
-        return cls(flags.input_size, flags.num_classes, flags.moe_num_mixtures, l2=flags.moe_l2)
+        return cls(
+            flags.input_size,
+            flags.num_classes,
+            flags.moe_num_mixtures,
+            rank=flags.moe_rank,
+            input_scale=flags.input_scale,
+            l2=flags.moe_l2,
+        )
 
     def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
         """Give the logits of the gate (B, M + 1, C) and of the experts (B, M, C)."""
-        gate = F.linear(x_BD, self.gate_GCD.flatten(0, 1))
-        expert = F.linear(x_BD, self.expert_MCD.flatten(0, 1), self.expert_bias_MC.flatten())
-        return gate.unflatten(1, self.gate_GCD.shape[:2]), expert.unflatten(1, self.expert_MCD.shape[:2])
+        seen_BH = x_BD * self.input_scale
+        if self.projection_RD is not None:
+            seen_BH = F.linear(seen_BH, self.projection_RD)
+        gate = F.linear(seen_BH, self.gate_GCH.flatten(0, 1))
+        expert = F.linear(seen_BH, self.expert_MCH.flatten(0, 1), self.expert_bias_MC.flatten())
+        return gate.unflatten(1, self.gate_GCH.shape[:2]), expert.unflatten(1, self.expert_MCH.shape[:2])
 
     def pool(self, *logits: Tensor) -> Tensor:
         """Mix the experts' votes by the gate's weights; overwrites the logits."""
@@ -62,8 +84,15 @@ class MoeModel(AbstractVideoModel):
         return mix_and_pullback(gate_BGC, expert_BMC)
 
     def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
-        """Draw the weights anew: Glorot-uniform times ``scale``; biases 0."""
-        for weight in (self.gate_GCD, self.expert_MCD):
+        """Draw the weights anew: Glorot-uniform times ``scale``; biases 0.
+
+        A projection is drawn orthogonal to itself, which keeps the length of what it passes on.
+        """
+        if self.projection_RD is not None:
+            drawn = torch.empty_like(self.projection_RD).normal_(generator=generator)
+            with torch.no_grad():
+                self.projection_RD.copy_(torch.linalg.qr(drawn.T)[0].T)
+        for weight in (self.gate_GCH, self.expert_MCH):
             glorot_uniform_(weight, self.input_size, weight.shape[0] * self.num_classes, generator)
             with torch.no_grad():
                 weight.mul_(scale)
@@ -81,7 +110,7 @@ class MoeModel(AbstractVideoModel):
 
     def penalized(self) -> list[tuple[nn.Parameter, float]]:
         """Give the weights with their L2 penalty."""
-        return [(self.gate_GCD, self.l2), (self.expert_MCD, self.l2)]
+        return [(self.gate_GCH, self.l2), (self.expert_MCH, self.l2)]
 
     @torch.no_grad()
     def explain(self, x_BD: Tensor) -> Explanation:
@@ -94,6 +123,17 @@ class MoeModel(AbstractVideoModel):
             expert_votes=vote_BMC.transpose(1, 2).cpu().numpy(),
         )
 
+    @torch.no_grad()
+    def merged(self) -> "MoeModel":
+        """Give the same function as a full model of input scale 1, such as the reference's."""
+        full = MoeModel(self.input_size, self.num_classes, self.num_mixtures, l2=self.l2)
+        full.to(self.gate_GCH.device)
+        for mine, its in ((self.gate_GCH, full.gate_GCH), (self.expert_MCH, full.expert_MCH)):
+            weight = mine if self.projection_RD is None else mine @ self.projection_RD
+            its.copy_(weight * self.input_scale)
+        full.expert_bias_MC.copy_(self.expert_bias_MC)
+        return full
+
     def load_reference_weights(self, gates: Tensor, experts: Tensor, biases: Tensor) -> None:
         """Take the weights of the reference, which lie class-major.
 
@@ -105,8 +145,13 @@ class MoeModel(AbstractVideoModel):
 
         Raises
         ------
-        ValueError : a shape differs from these.
+        ValueError : a shape differs from these, or this model is not a full one.
         """
+        if self.rank or self.input_scale != 1.0:
+            raise ValueError(
+                f"the reference's weights fit a full model; this one has rank={self.rank} and "
+                f"input_scale={self.input_scale:g}: build it without these two"
+            )
         D, C, M = self.input_size, self.num_classes, self.num_mixtures
         given = {"gates": gates, "experts": experts, "biases": biases}
         wanted = {"gates": (D, C * (M + 1)), "experts": (D, C * M), "biases": (C * M,)}
@@ -117,6 +162,6 @@ class MoeModel(AbstractVideoModel):
                     f"takes {wanted[name]}"
                 )
         with torch.no_grad():
-            self.gate_GCD.copy_(gates.reshape(D, C, M + 1).permute(2, 1, 0))
-            self.expert_MCD.copy_(experts.reshape(D, C, M).permute(2, 1, 0))
+            self.gate_GCH.copy_(gates.reshape(D, C, M + 1).permute(2, 1, 0))
+            self.expert_MCH.copy_(experts.reshape(D, C, M).permute(2, 1, 0))
             self.expert_bias_MC.copy_(biases.reshape(C, M).T)

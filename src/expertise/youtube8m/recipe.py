@@ -1,0 +1,122 @@
+"""What keeps training from overshooting on little data: --recipe=stable, the default.
+
+The reference's settings are made for 3.9 million videos. On fewer, thousands of classes overshoot to p = 1,
+because weights and biases start far from where they belong: a class that one video in 10,000 has needs a
+logit of -9, and l2-normalised inputs of 1,152 values are about .03 each, so that weights must grow large to
+matter. The recipe changes where training starts and how the learning rate moves; the model and the loss stay
+the same.
+
+- The biases start at the log-odds of the classes' rates.
+- The inputs are scaled by sqrt(D), the size that weights are made for, times a constant that suits Adam at
+  the default learning rate of .01.
+- MoeModel looks at the features through a projection to `moe_rank` values, started from a ridge regression of
+  the labels: directions that tell classes apart come first, and frequent classes teach rare ones.
+- The learning rate warms up over the first tenth of the run, and falls to zero by half a cosine.
+- Adam's epsilon is 2e-5, so that classes with tiny gradients, the rare ones, move less.
+
+benchmarks/quality.py measures what each of these is worth.
+
+Letters of shapes: D features, C classes, R rank, N videos.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expertise.youtube8m.flags import Flags
+from expertise.youtube8m.models import AbstractVideoModel, MoeModel, l2_normalize
+from expertise.youtube8m.optimizers import TensorFlowAdam
+from expertise.youtube8m.readers import VideoSource
+
+KAPPA = 0.2  # size of what gates and experts look at; chosen on part 5 of the data, among .1, .2 and .3
+EPSILON = 5e-6
+WARM_UP = 0.1  # share of the run
+RIDGE = 1.0  # times the mean square of an input
+RATE_POWER = 0.25  # labels are divided by rate^.25: between counting videos and counting classes
+START_VIDEOS = 65_536  # that the start looks at, at most
+
+
+def shape(flags: Flags, input_size: int) -> tuple[int, float]:
+    """Give the rank of the model (0: full) and the scale of its inputs."""
+    if flags.recipe == "reference":
+        return 0, 1.0
+    if flags.model == "MoeModel" and 0 < flags.moe_rank < input_size:
+        return flags.moe_rank, math.sqrt(input_size) * KAPPA**2
+    return 0, math.sqrt(input_size) * KAPPA
+
+
+def rate_factor(flags: Flags, examples: int, total: int) -> float:
+    """Give the factor on the learning rate after so many of all the run's examples.
+
+    >>> [round(rate_factor(Flags(), n, 1000), 3) for n in (0, 50, 100, 550, 1000)]
+    [0.01, 0.5, 1.0, 0.5, 0.0]
+    """
+    if flags.recipe == "reference" or total <= 0:
+        return 1.0
+    done = min(examples / total, 1.0)
+    if done < WARM_UP:
+        return max(done / WARM_UP, 0.01)
+    return 0.5 * (1.0 + math.cos(math.pi * (done - WARM_UP) / (1.0 - WARM_UP)))
+
+
+def begin(
+    flags: Flags, model: AbstractVideoModel, optimizer: torch.optim.Optimizer, source: VideoSource | None
+) -> None:
+    """Draw the first weights (``source``: the videos to train on), or only set up the optimizer (None)."""
+    if flags.recipe == "stable" and isinstance(optimizer, TensorFlowAdam):
+        optimizer.epsilon_hat = EPSILON
+    if source is None:
+        return
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(flags.seed)
+    model.to("cpu")  # the same draw on every device
+    if flags.recipe == "reference":
+        model.reset(generator)
+    else:
+        model.reset(generator, scale=0.1 / KAPPA)
+        rates_C = _rates(source)
+        model.start_at_rates(rates_C)
+        if isinstance(model, MoeModel) and model.projection_RD is not None:
+            projection = _ridge_projection(source, model, rates_C, flags.seed, generator)
+            with torch.no_grad():
+                model.projection_RD.copy_(projection)
+    model.to(device)
+
+
+def _rates(source: VideoSource) -> Tensor:
+    """Give the share of videos that each class has, never 0 (C,)."""
+    counts = torch.from_numpy(np.asarray(source.label_counts, dtype=np.float32))
+    return (counts + 1.0) / (source.num_videos + 10.0)
+
+
+def _ridge_projection(
+    source: VideoSource, model: MoeModel, rates_C: Tensor, seed: int, generator: torch.Generator
+) -> Tensor:
+    """Give R directions (R, D) of the features, in which a ridge regression of the labels is large.
+
+    With W (D, C) the ridge weights of (y - rate) / rate^.25, and Q, s the eigenvectors and -values of W W':
+    the R largest, each direction times s^(1/4), turned by a random rotation so that every row sees them all,
+    and scaled so that what it gives for a video has root mean square `KAPPA`.
+    """
+    D, rank = model.input_size, model.rank
+    gram_DD, cross_DC, seen = torch.zeros(D, D), torch.zeros(D, model.num_classes), 0
+    power = 0.0
+    for batch in source.batches(4096, shuffle=source.default_shuffle(), seed=seed):
+        x_BD = l2_normalize(batch.features) * model.input_scale
+        gram_DD += x_BD.T @ x_BD
+        cross_DC += x_BD.T @ ((batch.labels.float() - rates_C) / rates_C**RATE_POWER)
+        power += float(x_BD.square().sum())
+        seen += len(batch.ids)
+        if seen >= START_VIDEOS:
+            break
+    ridge = RIDGE * power / (seen * D)
+    weights_DC = torch.linalg.solve(gram_DD / seen + ridge * torch.eye(D), cross_DC / seen)
+    values, vectors = torch.linalg.eigh(weights_DC @ weights_DC.T)  # ascending
+    directions_RD = (vectors[:, -rank:] * values[-rank:].clamp_min(1e-9) ** 0.25).T
+    rotation_RR = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
+    projection_RD = rotation_RR @ directions_RD
+    mean_square = torch.einsum("rd,de,re->", projection_RD, gram_DD / seen, projection_RD) / rank
+    scale = KAPPA / float(mean_square.sqrt())
+    return projection_RD * scale
