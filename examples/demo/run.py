@@ -30,7 +30,9 @@ class Act(NamedTuple):
 def find_acts(folder: Path) -> list[Act]:
     """Find the acts of a folder, in the order of their numbers."""
     files = [file for file in folder.glob("*.py") if re.match(r"\d+_", file.name)]
-    return [read_act(file) for file in sorted(files, key=lambda file: (int(file.name.split("_")[0]), file.name))]
+    return [
+        read_act(file) for file in sorted(files, key=lambda file: (int(file.name.split("_")[0]), file.name))
+    ]
 
 
 def read_act(file: Path) -> Act:

@@ -107,51 +107,61 @@ def result(runs: Sequence[Run], about: Sequence[str]) -> tuple[Block, ...]:
     table = Table(
         ("model", "parameters", "steps", *columns.values()),
         rows,
-        f"Evaluated on {format_value(videos, 0)} videos that were not trained on.",
+        f"On {format_value(videos, 0)} videos of the evaluation. Bold: the best of a column.",
     )
-    return (*blocks, table, Prose((" ".join(_comparisons(runs)), METRIC_WORDS)))
+    return (*blocks, table, Prose((), tuple(_comparisons(runs))))
 
 
 # ---- how they learned
 
 
 def learning(runs: Sequence[Run]) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+    """Loss and metrics over the steps of training."""
     evaluated = [run for run in runs if run.series("eval", "loss")[0]]
-    loss = [
-        figures.Line(f"{run.name}{suffix}", *run.series(kind, "loss"), series_colour(runs.index(run)), mark)
-        for kind, suffix, mark in (("eval", "", "line"), ("train", ", in training", "dotted"))
-        for run in runs
-        if run.series(kind, "loss")[0]
-    ]
-    if loss:
-        title = _end_title(evaluated or runs, "eval" if evaluated else "train", "loss", "Loss", lowest=True)
-        blocks.append(figures.lines(title, loss, x_label="training steps", y_label="loss (nats per video)"))
-    for metric, word in METRICS.items():
-        kind = "eval" if evaluated else "train"
-        shown = [run for run in runs if run.series(kind, metric)[0]]
-        if not shown or metric == "perr":  # four figures fill the page; PERR stands in the table
+    kind, curves = ("eval", evaluated) if evaluated else ("train", runs)
+    blocks: list[Block] = []
+    for metric, word in {"loss": "loss", "gap": "GAP", "map": "mAP", "hit_at_1": "Hit@1"}.items():
+        shown = [run for run in curves if run.series(kind, metric)[0]]
+        if not shown:
             continue
-        lines = [
-            figures.Line(run.name, *run.series(kind, metric), series_colour(runs.index(run))) for run in shown
-        ]
-        title = _end_title(shown, kind, metric, word)
-        blocks.append(figures.lines(title, lines, x_label="training steps", y_label=f"{word} (1 is perfect)"))
+        lines = [_curve(runs, run, kind, metric) for run in shown]
+        legend = [figures.LegendEntry(line.name, line.colour, line.mark) for line in lines]
+        if evaluated and metric == "loss":
+            lines += [_curve(runs, run, "train", metric) for run in runs if run.series("train", metric)[0]]
+            legend.append(figures.LegendEntry("the batches in training", "muted", "dotted"))
+        unit = "nats per video" if metric == "loss" else "1 is perfect"
+        blocks.append(
+            figures.lines(
+                _end_title(shown, kind, metric, word),
+                lines,
+                x_label="training steps",
+                y_label=f"{word} ({unit})",
+                legend=legend,
+            )
+        )
     if evaluated and blocks:
-        what = "Solid lines: videos that were held back from training, evaluated as training went on."
-        blocks.insert(0, Prose((f"{what} Dotted lines: the batches that were just trained on.",)))
+        blocks.insert(0, Prose(("Measured while training went on, on videos held back from it.",)))
     return tuple(blocks)
 
 
-def _end_title(runs: Sequence[Run], kind: str, metric: str, word: str, *, lowest: bool = False) -> str:
-    ends = {run.name: run.series(kind, metric)[1][-1] for run in runs if run.series(kind, metric)[1]}
-    ranked = sorted(ends, key=lambda name: ends[name] if lowest else -ends[name])
-    words = [f"{name} {format_value(ends[name], 3)}" for name in ranked]
-    if len(words) == 1:
-        return f"{word} of {ranked[0]} ends at {format_value(ends[ranked[0]], 3)}"
-    if _level(ends[ranked[0]], ends[ranked[1]]):
-        return f"{word}: {ranked[0]} and {ranked[1]} end level ({', '.join(words)})"
-    return f"{word}: {ranked[0]} ends {'lowest' if lowest else 'highest'} ({', '.join(words)})"
+def _curve(runs: Sequence[Run], run: Run, kind: str, metric: str) -> figures.Line:
+    held_back = kind == "eval" or not run.series("eval", metric)[0]
+    name, mark = (run.name, "line") if held_back else (f"{run.name}, in training", "dotted")
+    return figures.Line(name, *run.series(kind, metric), series_colour(runs.index(run)), mark)
+
+
+def _end_title(runs: Sequence[Run], kind: str, metric: str, word: str) -> str:
+    ends = {run.name: run.series(kind, metric)[1][-1] for run in runs}
+    ranked = sorted(ends, key=lambda name: ends[name] if metric == "loss" else -ends[name])
+    shown = {name: format_value(ends[name], 3) for name in ranked}
+    best, others = ranked[0], ranked[1:]
+    if not others:
+        return f"{best} ends with {word} {shown[best]}"
+    if shown[best] == shown[others[0]]:
+        also = "; ".join(f"{name} {shown[name]}" for name in others[1:])
+        return f"{best} and {others[0]} end level, with {word} {shown[best]}{'; ' + also if also else ''}"
+    rest = ", ".join(f"{name} {shown[name]}" for name in others)
+    return f"{best} ends with the {'lowest' if metric == 'loss' else 'highest'} {word}, {shown[best]}; {rest}"
 
 
 # ---- class by class
@@ -185,6 +195,7 @@ def by_class(runs: Sequence[Run]) -> tuple[Block, ...]:
         dots.append(figures.Dots("by chance", [one["positives"] / videos for one in shown], "nobody", "tick"))
     few = f"The {len(shown)} most frequent of {len(found)} classes. " if len(shown) < len(found) else ""
     return (
+        Prose((METRIC_WORDS,), beside=True),
         figures.dots(
             _class_title(by_run, [one["name"] for one in found]),
             names,
@@ -192,7 +203,6 @@ def by_class(runs: Sequence[Run]) -> tuple[Block, ...]:
             row_label="class",
             x_label="average precision (1 is perfect)",
             note=f"{few}Most frequent class first. By chance: the share of videos that have the class.",
-            wide=True,
         ),
     )
 
@@ -210,6 +220,6 @@ def _class_title(by_run: Mapping[str, Mapping[str, float]], names: Sequence[str]
     wins = (np.round(values, 3) == np.nanmax(np.round(values, 3), axis=0)).sum(axis=1)
     order = np.argsort(-wins, kind="stable")
     runs = list(by_run)
-    parts = [f"{runs[i]} in {wins[i]}" for i in order]
-    shared = " (equal ones count for both)" if wins.sum() > len(names) else ""
-    return f"Best average precision, of {len(names)} classes: {', '.join(parts)}{shared}"
+    first = f"{runs[order[0]]} is best in {wins[order[0]]} of {len(names)} classes"
+    rest = ", ".join(f"{runs[i]} in {wins[i] or 'none'}" for i in order[1:])
+    return f"{first}; {rest}{' (ties count for both)' if wins.sum() > len(names) else ''}"

@@ -88,7 +88,7 @@ def expert_use(use: Sequence[ExpertUse]) -> tuple[Block, ...]:
         f"never told which videos are {' and which are '.join(regimes)}.",
     )
     return (
-        Prose(text),
+        Prose(text, beside=True),
         figures.shares(
             _use_title(use, regimes),
             [one.class_name for one in order],
@@ -98,7 +98,6 @@ def expert_use(use: Sequence[ExpertUse]) -> tuple[Block, ...]:
             row_label="class",
             x_label="mean gate weight (share of 1), over videos that have the class",
             note="The numbers of the experts mean nothing across classes: each class numbers its own.",
-            wide=True,
         ),
     )
 

@@ -49,7 +49,14 @@ class Dots:
 
 
 def lines(
-    title: str, series: Sequence[Line], *, x_label: str, y_label: str, note: str = "", wide: bool = False
+    title: str,
+    series: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    legend: Sequence[LegendEntry] = (),
+    note: str = "",
+    wide: bool = False,
 ) -> Figure:
     """Lines over a common axis.
 
@@ -58,6 +65,7 @@ def lines(
     title : the finding, a sentence.
     series : the lines; points that are not finite are left out, and long lines are thinned to `MAX_POINTS`.
     x_label, y_label : what the axes show, with their units.
+    legend : unless given, an entry for each line.
     """
     thinned = [_thinned(line) for line in series]
 
@@ -90,7 +98,7 @@ def lines(
         height=250,
         alt=f"{title}. Lines of {y_label} over {x_label}: {'; '.join(ends) or 'no points'}.",
         table=_table_of_lines(series, thinned, x_label, y_label),
-        legend=tuple(LegendEntry(line.name, line.colour, line.mark) for line in series),
+        legend=tuple(legend) or tuple(LegendEntry(line.name, line.colour, line.mark) for line in series),
         note=note,
         wide=wide,
     )
@@ -132,7 +140,7 @@ def dots(
                 marker=_SYMBOL[one.mark],
                 s=64 if one.mark == "tick" else 34,
                 color=stand_in(one.colour),
-                edgecolors=stand_in(one.colour if one.mark == "tick" else "page"),
+                edgecolors=None if one.mark == "tick" else stand_in("page"),
                 linewidths=2 if one.mark == "tick" else 0.7,
                 zorder=3 + place,
                 clip_on=False,

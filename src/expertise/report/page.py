@@ -113,9 +113,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Prose:
-    """Paragraphs of text."""
+    """Paragraphs of text, then a list of points; ``beside`` puts it next to the figure that follows."""
 
     paragraphs: tuple[str, ...]
+    points: tuple[str, ...] = ()
+    beside: bool = False
     kind: ClassVar[str] = "prose"
 
 

@@ -1,8 +1,9 @@
-"""Shards into one array: several lanes at once, each a thread here or a worker process of its own.
+"""Shards into one array: this process converts, and worker processes help where there is much to do.
 
 Every chunk of videos asks where its rows go (`Allot`), and is written there: the rows of a file lie
 wherever there was room, and its index says where. Workers are started as `python -c`, and talk in lines of
-JSON: nothing is pickled, the caller's main module is not run again, and torch is not loaded.
+JSON: nothing is pickled, the caller's main module is not run again, and torch is not loaded. (Threads gain
+nothing here: between short operations of NumPy they wait for each other.)
 """
 
 import json
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ _EMPTY = ShardIndex(
 
 
 def convert_shards(
-    files: Sequence[Path], job: Job, lanes: int, *, processes: bool, tick: Callable[[int, int], None]
+    files: Sequence[Path], job: Job, num_workers: int, tick: Callable[[int, int], None]
 ) -> ShardIndex:
     """Write the features of all videos to ``job.features``; return the index of all, in the files' order.
 
@@ -106,28 +107,33 @@ def convert_shards(
             rows_given += rows
             return rows_given - rows
 
-    def lane() -> None:
-        with _worker(job, workers) if processes else _here(job) as convert:
-            while not stop.is_set():
-                with lock:
-                    i = next(todo, None)
-                if i is None:
-                    return
-                indices[i] = convert(files[i], partial(allot, i))
-                tick(i, 0)
-
-    with ThreadPoolExecutor(lanes) as pool:
-        futures = [pool.submit(lane) for _ in range(lanes)]
+    def lane(place: AbstractContextManager[Convert]) -> None:
         try:
+            with place as convert:
+                while not stop.is_set():
+                    with lock:
+                        i = next(todo, None)
+                    if i is None:
+                        return
+                    indices[i] = convert(files[i], partial(allot, i))
+                    tick(i, 0)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        futures = [pool.submit(lane, _worker(job, workers)) for _ in range(num_workers)]
+        try:
+            with suppress(_StoppedError):
+                lane(_here(job))
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:  # also after Ctrl-C; where all went well, nobody is left to stop
             stop.set()
             for worker in workers:
                 worker.kill()
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, _StoppedError):
-            raise error
+    for future in futures:
+        if not isinstance(future.exception(), _StoppedError):
+            future.result()
     return join([indices[i] for i in range(len(files))])
 
 
@@ -203,6 +209,7 @@ def _worker(job: Job, workers: list[subprocess.Popen[bytes]]) -> Iterator[Conver
             _send(to, {**vars(job), "spec": vars(job.spec), "features": str(job.features)})
             yield lambda path, allot: _follow(worker, to, source, path, allot)
     finally:
+        worker.kill()  # it may still be starting, and has nothing left to do
         worker.wait()
 
 

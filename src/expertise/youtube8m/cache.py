@@ -28,7 +28,7 @@ from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.videos import FeatureSpec, check_num_classes, pointers, ragged_rows, split_text
 
 VERSION = 1  # of the layout; a change makes new caches
-PROCESS_BYTES = 1 << 30  # from this size on, starting worker processes costs less than it gains
+PROCESS_BYTES = 128 << 20  # from so many features on, it pays to start worker processes
 INDEX_BYTES = 64  # of a video, beside its features: more than usual
 
 
@@ -163,12 +163,12 @@ def _build(
     """Convert all files into the folder ``part``."""
     job.features.touch()
     sizes = [path.stat().st_size for path in files]
-    lanes = max(1, min(num_workers, len(files), os.cpu_count() or 1))
-    processes = sum(sizes) >= PROCESS_BYTES and lanes > 1 and bool(sys.executable)
+    much = sum(rows) * 4 * job.spec.total >= PROCESS_BYTES
+    helpers = min(num_workers, len(files), os.cpu_count() or 1) - 1 if much and sys.executable else 0
     with progress("converting", sum(sizes) // 10**6, "MB", stream=stream) as meter:
         tick = _ticker(meter, sizes, rows)
         try:
-            index = convert_shards(files, job, lanes, processes=processes, tick=tick)
+            index = convert_shards(files, job, max(0, helpers), tick)
             _save(part, index)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
