@@ -66,7 +66,7 @@ def files(tmp_path: Path) -> list[Path]:
     return paths
 
 
-@pytest.fixture(params=["threads", "processes"])
+@pytest.fixture(params=["here", "processes"])
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "processes":
         monkeypatch.setattr(cache_module, "PROCESS_BYTES", 0)
@@ -283,20 +283,16 @@ os.cpu_count = lambda: 2
 sys.path.insert(0, {tests!r})
 from expertise.youtube8m import _shards, cache
 from youtube8m.making import NUM_CLASSES, SPEC
+def slow(work):
+    def slowly(*arguments):
+        result = work(*arguments)
+        time.sleep(60)
+        return result
+    return slowly
+_shards._write = slow(_shards._write)
+_shards._follow = slow(_shards._follow)
 if {processes}:
     cache.PROCESS_BYTES = 0
-    follow = _shards._follow
-    def slowly(*arguments):
-        index = follow(*arguments)
-        time.sleep(60)
-        return index
-    _shards._follow = slowly
-else:
-    write = _shards._write
-    def slowly(*arguments):
-        write(*arguments)
-        time.sleep(60)
-    _shards._write = slowly
 cache.open_cache(sorted(Path({folder!r}).glob("*.tfrecord")), SPEC, NUM_CLASSES, {cache!r}, num_workers=2)
 """
 

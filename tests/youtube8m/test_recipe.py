@@ -176,6 +176,6 @@ def test_on_real_records_the_default_flags_do_not_overshoot(data_dir: Path, tmp_
         folder = tmp_path / name
         train(dataclasses.replace(flags, train_dir=str(folder), recipe=name))
         last[name] = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    assert last["stable"]["loss"] < 12
-    assert last["reference"]["loss"] > 3 * last["stable"]["loss"]
+    assert last["stable"]["loss"] < 15
+    assert last["reference"]["loss"] > 20 * last["stable"]["loss"]
     assert last["stable"]["gap"] > last["reference"]["gap"] + 0.1

@@ -6,7 +6,7 @@ import numpy as np
 
 from expertise.report import figures
 from expertise.report._colours import series_colour
-from expertise.report.page import Block, Cell, Prose, Table, format_value
+from expertise.report.page import Block, Cell, LegendEntry, Prose, Table, format_value
 from expertise.report.runs import Run
 
 METRICS = {"gap": "GAP", "map": "mAP", "perr": "PERR", "hit_at_1": "Hit@1"}
@@ -109,7 +109,7 @@ def result(runs: Sequence[Run], about: Sequence[str]) -> tuple[Block, ...]:
         rows,
         f"On {format_value(videos, 0)} videos of the evaluation. Bold: the best of a column.",
     )
-    return (*blocks, table, Prose((), tuple(_comparisons(runs))))
+    return (*blocks, table, Prose((), tuple(_comparisons(runs))), Prose((METRIC_WORDS,)))
 
 
 # ---- how they learned
@@ -125,10 +125,10 @@ def learning(runs: Sequence[Run]) -> tuple[Block, ...]:
         if not shown:
             continue
         lines = [_curve(runs, run, kind, metric) for run in shown]
-        legend = [figures.LegendEntry(line.name, line.colour, line.mark) for line in lines]
+        legend = [LegendEntry(line.name, line.colour, line.mark) for line in lines]
         if evaluated and metric == "loss":
             lines += [_curve(runs, run, "train", metric) for run in runs if run.series("train", metric)[0]]
-            legend.append(figures.LegendEntry("the batches in training", "muted", "dotted"))
+            legend.append(LegendEntry("the batches in training", "muted", "dotted"))
         unit = "nats per video" if metric == "loss" else "1 is perfect"
         blocks.append(
             figures.lines(
@@ -195,7 +195,6 @@ def by_class(runs: Sequence[Run]) -> tuple[Block, ...]:
         dots.append(figures.Dots("by chance", [one["positives"] / videos for one in shown], "nobody", "tick"))
     few = f"The {len(shown)} most frequent of {len(found)} classes. " if len(shown) < len(found) else ""
     return (
-        Prose((METRIC_WORDS,), beside=True),
         figures.dots(
             _class_title(by_run, [one["name"] for one in found]),
             names,

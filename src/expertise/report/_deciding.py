@@ -88,7 +88,7 @@ def expert_use(use: Sequence[ExpertUse]) -> tuple[Block, ...]:
         f"never told which videos are {' and which are '.join(regimes)}.",
     )
     return (
-        Prose(text, beside=True),
+        Prose(text),
         figures.shares(
             _use_title(use, regimes),
             [one.class_name for one in order],
@@ -143,10 +143,10 @@ def _card(one: Decision) -> Card:
     rows.append((Cell("score"), Cell(""), Cell(""), Cell(one.score, 2)))
     has, says = one.class_name in one.truth, one.score >= 0.5
     return Card(
-        f"{one.class_name}: {one.score:.2f}",
+        f"{one.class_name}: score {one.score:.2f}",
         Table(("", "gate trusts", "expert says", "adds"), tuple(rows)),
         (_who(one), f"Labels: {', '.join(one.truth) or 'none'}."),
-        (one.regime, "right" if has == says else "wrong", f"video {one.video_id}"),
+        (one.regime, "answer right" if has == says else "answer wrong", f"video {one.video_id}"),
         one.picture,
         one.picture_alt,
     )

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from expertise import _optional
 from expertise.report import _colours
 
-WIDTH = 430.0  # of a drawing, in the units of its text (11 high): narrow, to be readable on a phone
+WIDTH = 390.0  # of a drawing, in the units of its text (11 high): narrow, to be readable on a phone
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}"
@@ -46,12 +46,12 @@ def _style() -> dict[str, Any]:
         "svg.hashsalt": "expertise",
         "text.parse_math": False,  # names come from data, and may hold a dollar sign
         "font.family": "DejaVu Sans",  # comes with matplotlib: the same widths everywhere
-        "font.size": 11,
-        "axes.titlesize": 11,
-        "axes.labelsize": 11,
-        "figure.labelsize": 11,
-        "xtick.labelsize": 10.5,
-        "ytick.labelsize": 10.5,
+        "font.size": 11.5,
+        "axes.titlesize": 11.5,
+        "axes.labelsize": 11.5,
+        "figure.labelsize": 11.5,
+        "xtick.labelsize": 11,
+        "ytick.labelsize": 11,
         "text.color": ink,
         "axes.labelcolor": muted,
         "axes.titlecolor": ink,

@@ -95,7 +95,7 @@ def lines(
     return _figure(
         title,
         draw,
-        height=250,
+        height=235,
         alt=f"{title}. Lines of {y_label} over {x_label}: {'; '.join(ends) or 'no points'}.",
         table=_table_of_lines(series, thinned, x_label, y_label),
         legend=tuple(legend) or tuple(LegendEntry(line.name, line.colour, line.mark) for line in series),
@@ -133,12 +133,13 @@ def dots(
             finite = at_row[np.isfinite(at_row)]
             if len(finite):
                 axes.hlines(row, finite.min(), finite.max(), color=stand_in("rule"), linewidth=3, zorder=1)
+        apart = iter(np.linspace(-0.16, 0.16, sum(one.mark != "tick" for one in series)))
         for place, (one, at) in enumerate(zip(series, values, strict=True)):
             axes.scatter(
                 at,
-                np.arange(len(rows)),
+                np.arange(len(rows)) + (0 if one.mark == "tick" else next(apart)),
                 marker=_SYMBOL[one.mark],
-                s=64 if one.mark == "tick" else 34,
+                s=64 if one.mark == "tick" else 28,
                 color=stand_in(one.colour),
                 edgecolors=None if one.mark == "tick" else stand_in("page"),
                 linewidths=2 if one.mark == "tick" else 0.7,
@@ -214,7 +215,7 @@ def shares(
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             _name_rows(axes, rows)
             axes.set_title(_short(panels[panel], 40), loc="left")
-        figure.supxlabel(x_label)
+        figure.supxlabel(x_label, color=stand_in("muted"))
 
     means = "; ".join(
         f"{panel}: "

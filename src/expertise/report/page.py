@@ -113,11 +113,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Prose:
-    """Paragraphs of text, then a list of points; ``beside`` puts it next to the figure that follows."""
+    """Paragraphs of text, then a list of points."""
 
     paragraphs: tuple[str, ...]
     points: tuple[str, ...] = ()
-    beside: bool = False
     kind: ClassVar[str] = "prose"
 
 

@@ -60,8 +60,7 @@ def video_page(
     sections = [
         Section("Who wins", _comparing.result(runs, about)),
         Section("How they learned", _comparing.learning(runs)),
-        Section("Class by class", _comparing.by_class(runs)),
-        Section("Which expert works where", _deciding.expert_use(expert_use)),
+        Section("Class by class", _by_class(runs, expert_use)),
         Section("Who decided", _deciding.decisions(decisions)),
         Section("How this was made", _settings(settings)),
     ]
@@ -77,6 +76,12 @@ def video_page(
         tiles,
         "Made by expertise. This file needs no network: it can be kept, sent and printed as it is.",
     )
+
+
+def _by_class(runs: Sequence[Run], use: Sequence[ExpertUse]) -> tuple[Block, ...]:
+    """Which run is good at which class, and which of its experts works where: side by side."""
+    text, *experts = _deciding.expert_use(use) or (None,)
+    return (*([text] if text else []), *_comparing.by_class(runs), *experts)
 
 
 def _size(run: Run) -> str:

@@ -1,0 +1,138 @@
+"""Loading a trained model: from a run, an export, an archive; and never running what it reads."""
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from expertise.youtube8m import load_model, read_batches
+from expertise.youtube8m.checkpoint import CheckpointError
+from expertise.youtube8m.flags import FlagError
+from expertise.youtube8m.loading import Classifier
+from expertise.youtube8m.models import MoeModel, l2_normalize
+from expertise.youtube8m.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(tiny.flags(folder, max_steps=6, export_model_steps=3, moe_rank=4))
+    return folder
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_a_run_gives_its_newest_export(run: Path) -> None:
+    newest, older = load_model(run), load_model(run / "export" / "step_3")
+    assert (newest.step, older.step) == (6, 3)
+    x = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    assert torch.equal(newest.predict(x), load_model(run / "export" / "step_6").predict(x))
+    assert not torch.equal(newest.predict(x), older.predict(x))
+
+
+def test_an_archive_gives_the_same(run: Path, tmp_path: Path) -> None:
+    files = {f"model/{f.name}": f.read_bytes() for f in (run / "export" / "step_6").iterdir()}
+    x = torch.randn(5, 8)
+    loaded = load_model(archive(tmp_path / "model.tgz", files))
+    assert torch.equal(loaded.predict(x), load_model(run).predict(x))
+
+
+def test_predict_normalises_and_explain_agrees(run: Path) -> None:
+    model = load_model(run)
+    x = torch.randn(7, 8, generator=torch.Generator().manual_seed(0))
+    p = model.predict(x)
+    assert p.shape == (7, 5)
+    torch.testing.assert_close(p, model.predict(100 * x), atol=1e-6, rtol=0)
+    told = model.explain(x)
+    np.testing.assert_allclose(told.gate_weights.sum(axis=2), 1, atol=1e-6)
+    pooled = (told.gate_weights[..., :-1] * told.expert_votes).sum(axis=2)
+    np.testing.assert_allclose(pooled, p.numpy(), atol=1e-6)
+    np.testing.assert_allclose(told.probabilities, p.numpy(), atol=1e-6)
+
+
+def test_one_video_gives_what_a_batch_of_1024_gives(run: Path) -> None:
+    model = load_model(run)
+    x = torch.randn(1024, 8, generator=torch.Generator().manual_seed(0))
+    together = model.predict(x)
+    single = torch.cat([model.predict(x[i : i + 1]) for i in range(0, 1024, 64)])
+    torch.testing.assert_close(single, together[::64], atol=1e-6, rtol=0)
+
+
+def test_one_real_sized_video_gives_what_a_batch_gives() -> None:
+    model = MoeModel(1152, 3862)
+    model.reset(torch.Generator().manual_seed(0), 30.0)
+    x = torch.randn(1024, 1152, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        together = Classifier(model)(x)
+        single = torch.cat([Classifier(model)(x[i : i + 1]) for i in (0, 500, 1023)])
+    torch.testing.assert_close(single, together[[0, 500, 1023]], atol=1e-6, rtol=0)
+
+
+def test_read_batches_feed_predict(run: Path, tiny: Any) -> None:
+    model = load_model(run)
+    names = {"feature_names": "mean_rgb,mean_audio", "feature_sizes": "6,2", "num_classes": 5}
+    batches = list(read_batches(tiny.validate, batch_size=64, cache_dir="none", **names))
+    rows = [model.predict(batch.features) for batch in batches]
+    assert [len(row) for row in rows] == [64, 64, 64, 8]
+    first = model.predict(l2_normalize(batches[0].features[:1]))
+    torch.testing.assert_close(rows[0][:1], first, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(8,), (3, 7), (2, 3, 8)])
+def test_features_of_a_wrong_shape(run: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"this model takes \(videos, 8\): mean_rgb 6, mean_audio 2"):
+        load_model(run).predict(torch.zeros(shape))
+
+
+def test_what_is_not_a_model(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(FlagError, match="has no export yet"):
+        load_model(tmp_path)
+    with pytest.raises(FlagError, match="does not exist"):
+        load_model(tmp_path / "none")
+    (tmp_path / "not.tgz").write_bytes(b"nothing of the kind")
+    with pytest.raises(FlagError, match="can't be unpacked"):
+        load_model(tmp_path / "not.tgz")
+    flags = (run / "export" / "step_6" / "model_flags.json").read_bytes()
+    with pytest.raises(FlagError, match=r"holds no model\.safetensors"):
+        load_model(archive(tmp_path / "half.tgz", {"model_flags.json": flags}))
+
+
+def test_an_archive_can_not_write_elsewhere(run: Path, tmp_path: Path) -> None:
+    files = {f.name: f.read_bytes() for f in (run / "export" / "step_6").iterdir()}
+    evil = {"../../escaped.txt": b"x", "/tmp/expertise-escaped.txt": b"x", **files}
+    load_model(archive(tmp_path / "evil.tgz", evil))
+    assert not Path("/tmp/expertise-escaped.txt").exists()
+    assert not list(tmp_path.parent.rglob("escaped.txt"))
+
+
+def test_pickled_weights_are_not_read(run: Path, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    flags = (run / "export" / "step_6" / "model_flags.json").read_bytes()
+    evil = archive(
+        tmp_path / "evil.tgz", {"model_flags.json": flags, "model.safetensors": pickle.dumps(Evil())}
+    )
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_model(evil)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_model(run: Path, tmp_path: Path) -> None:
+    files = {f.name: f.read_bytes() for f in (run / "export" / "step_6").iterdir()}
+    files["model_flags.json"] = files["model_flags.json"].replace(b'"num_classes": 5', b'"num_classes": 6')
+    with pytest.raises(CheckpointError, match="size mismatch"):
+        load_model(archive(tmp_path / "other.tgz", files))
