@@ -86,17 +86,21 @@ def test_chunks_that_come_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[Path]
 ) -> None:
     """Rows lie where there was room, and are still found in the order of the files."""
-    monkeypatch.setattr("expertise.youtube8m.formats._abstract.MOST_ROWS", 5)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    read = type(format_of(files[0])).read
+    monkeypatch.setattr("expertise.youtube8m.formats._abstract.MOST_ROWS", 5)  # not in the worker
+    monkeypatch.setattr(cache_module, "PROCESS_BYTES", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    format_class = type(format_of(files[0]))
+    read, root = format_class.read, tmp_path / "cache"
 
-    def slowly(*arguments: Any) -> Iterator[Videos]:
-        for chunk in read(*arguments):
-            time.sleep(0.005)
+    def until_another_has_written(*arguments: Any) -> Iterator[Videos]:
+        for number, chunk in enumerate(read(*arguments)):
             yield chunk
+            if number == 0:
+                wait_for(lambda: any(p.stat().st_size > 160 for p in root.glob(".*.part/features.f32")))
 
-    monkeypatch.setattr(type(format_of(files[0])), "read", slowly)
-    cache = open_quietly(files, tmp_path / "cache", num_workers=3)
+    monkeypatch.setattr(format_class, "read", until_another_has_written)
+    cache = open_quietly(files, root, num_workers=2)
+    monkeypatch.undo()
     assert cache.rows is not None
     check_same(cache, files)
 
@@ -365,7 +369,8 @@ cache.open_cache(sorted(Path({folder!r}).glob("*.tfrecord")), SPEC, NUM_CLASSES,
 
 def test_ctrl_c_ends_a_builder_and_its_workers(tmp_path: Path) -> None:
     write_files(tmp_path, [30, 30])
-    os.mkfifo(tmp_path / "part99.tfrecord")  # nobody writes to it, so that a worker waits there for ever
+    for name in ("part98.tfrecord", "part99.tfrecord"):
+        os.mkfifo(tmp_path / name)  # nobody writes to it, so that who reads it waits for ever
     code = STUCK.format(
         tests=str(Path(__file__).parent.parent), folder=str(tmp_path), cache=str(tmp_path / "cache")
     )
@@ -376,8 +381,8 @@ def test_ctrl_c_ends_a_builder_and_its_workers(tmp_path: Path) -> None:
     try:
         features = (tmp_path / "cache").glob
         wait_for(lambda: sum(path.stat().st_size for path in features(".*.part/features.f32")) == 60 * 32)
+        wait_for(lambda: bool(children(builder.pid)))
         workers = children(builder.pid)
-        assert workers
         os.killpg(builder.pid, signal.SIGINT)
         _, said = builder.communicate(timeout=20)
         assert said.rstrip().endswith(b"KeyboardInterrupt")

@@ -21,6 +21,7 @@ from expertise.youtube8m.checkpoint import CheckpointError
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.optimizers import staircase
+from expertise.youtube8m.step import compiler_found
 from expertise.youtube8m.train import learning_rate, train
 
 
@@ -360,3 +361,26 @@ def test_misspelt_names_are_found_before_records_are_read(tiny: Any, tmp_path: P
     for change in ({"model": "MoModel"}, {"optimizer": "Adom"}, {"label_loss": "CrossEntropy"}):
         with pytest.raises(FlagError, match="the nearest is"):
             train(tiny.flags(tmp_path, train_data_pattern=str(tmp_path / "none*"), **change))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [{}, {"model": "LogisticModel"}, {"precision": "bf16"}, {"label_loss": "HingeLoss"}], ids=str
+)
+def test_a_compiled_step_is_the_same_step(tiny: Any, tmp_path: Path, change: dict[str, Any]) -> None:
+    if not compiler_found(torch.device("cpu")):
+        pytest.skip("no C++ compiler here")
+    for name in ("off", "on"):
+        train(tiny.flags(tmp_path / name, compile=name, max_steps=8, **change))
+    tolerance = 2e-3 if "precision" in change else 1e-5
+    for name, value in weights(tmp_path / "off").items():
+        torch.testing.assert_close(weights(tmp_path / "on")[name], value, atol=tolerance, rtol=0)
+    state = json.loads((checkpoint.steps_of(tmp_path / "on")[8] / "state.json").read_text())
+    assert state["compiled"] is True
+
+
+def test_compile_without_a_compiler(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(FlagError, match=r"--compile=on: there is no C\+\+ compiler"):
+        train(tiny.flags(tmp_path / "on", compile="on"))
+    assert train(tiny.flags(tmp_path / "auto", max_steps=1)).finished
