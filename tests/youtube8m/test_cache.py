@@ -383,6 +383,7 @@ def test_ctrl_c_ends_a_builder_and_its_workers(tmp_path: Path) -> None:
         wait_for(lambda: sum(path.stat().st_size for path in features(".*.part/features.f32")) == 60 * 32)
         wait_for(lambda: bool(children(builder.pid)))
         workers = children(builder.pid)
+        time.sleep(1)  # until both wait: a signal just before a call that blocks does not end the call
         os.killpg(builder.pid, signal.SIGINT)
         _, said = builder.communicate(timeout=20)
         assert said.rstrip().endswith(b"KeyboardInterrupt")

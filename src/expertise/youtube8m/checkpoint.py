@@ -72,14 +72,13 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     load_weights(folder / "model.safetensors", model)
     try:
         tensors = load_file(folder / "optimizer.safetensors")
-        for name, parameter in model.named_parameters():
-            mine = {
-                key.split("/", 1)[1]: value for key, value in tensors.items() if key.split("/", 1)[0] == name
-            }
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for number, (name, _) in enumerate(model.named_parameters()):
+            mine = {key.split("/")[1]: value for key, value in tensors.items() if key.split("/")[0] == name}
             if mine:
-                optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in mine.items()
-                }
+                state[number] = mine
+        # torch puts each tensor on the device where this optimizer wants it
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_unreadable(folder, error)) from error
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise.youtube8m.flags import Flags, check, choose
 from expertise.youtube8m.loading import VideoModel, load_model
-from expertise.youtube8m.models import _mixing, moe
+from expertise.youtube8m.models import AbstractVideoModel, l2_normalize
 
 TOLERANCE = 1e-5  # largest difference between an exported model and ours
 INPUT, OUTPUT = "features", "probabilities"
@@ -80,12 +80,26 @@ def export(flags: Flags) -> list[Path]:
     return files
 
 
+class _Traceable(nn.Module):
+    """Raw features to probabilities, without the loop over blocks of rows, whose number a trace would fix."""
+
+    def __init__(self, model: AbstractVideoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = self.model.logits(l2_normalize(features))
+        return self.model.pool_and_pullback(*logits)[0]
+
+
 def export_program(model: VideoModel) -> torch.export.ExportedProgram:
     """Trace a model, raw features (B, D) to probabilities (B, C), for any B."""
     example = torch.zeros(2, model.flags.input_size)
     batch = torch.export.Dim("batch", min=1)
-    with quiet(), torch.no_grad(), _plain_mixture():
-        program = torch.export.export(model.module, (example,), dynamic_shapes={INPUT: {0: batch}})
+    with quiet(), torch.no_grad():
+        program = torch.export.export(
+            _Traceable(model.module.model).eval(), (example,), dynamic_shapes={INPUT: {0: batch}}
+        )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it would carry the paths of this machine into the files
     return program
@@ -172,22 +186,6 @@ def _write_card(model: VideoModel, file: Path, files: list[Path]) -> Path:
     with atomic_file(file) as part:
         part.write_text(json.dumps(card, indent=1) + "\n")
     return file
-
-
-@contextlib.contextmanager
-def _plain_mixture() -> Iterator[None]:
-    """Trace the mixture by its formula: its kernel loops over blocks, whose number a trace would fix."""
-
-    def plain(gate_BGC: Tensor, expert_BMC: Tensor) -> Tensor:
-        gate, votes = _mixing.gate_and_votes(gate_BGC, expert_BMC)
-        return (gate[:, :-1] * votes).sum(dim=1)
-
-    kernel = vars(moe)["mix"]
-    vars(moe)["mix"] = plain
-    try:
-        yield
-    finally:
-        vars(moe)["mix"] = kernel
 
 
 @contextlib.contextmanager
