@@ -1,6 +1,7 @@
 """A real browser for tests: headless Chromium, driven through a pipe by its DevTools protocol.
 
-Only the standard library is needed: messages are JSON, each ended by a zero byte, on file descriptors 3 and 4.
+Only the standard library is needed: messages are JSON, each ended by a zero byte, on the file
+descriptors 3 and 4.
 """
 
 import base64

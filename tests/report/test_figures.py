@@ -123,12 +123,8 @@ def test_dots_stand_where_their_values_are() -> None:
 def test_shares_fill_each_row() -> None:
     figure = three()[2]
     widths = {
-        name: [
-            max(x for x, _ in points) - min(x for x, _ in points)
-            for points in paths(figure, colour)
-            if "h" not in name
-        ]
-        for name, colour in (("one", "expert-1"), ("two", "expert-2"))
+        part: [max(x for x, _ in points) - min(x for x, _ in points) for points in paths(figure, colour)]
+        for part, colour in (("one", "expert-1"), ("two", "expert-2"))
     }
     assert widths["two"][0] == pytest.approx(3 * widths["one"][0], rel=0.01)
     assert widths["one"][1] == pytest.approx(4 * widths["one"][0], rel=0.01)

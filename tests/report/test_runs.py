@@ -92,7 +92,7 @@ def test_bad_weights_are_named(train_dir: Path) -> None:
         with pytest.raises(ValueError, match="not a safetensors file: its header would have"):
             read_run(train_dir)
     file.write_bytes(struct.pack("<Q", 2) + b"\xff\xff")
-    with pytest.raises(ValueError, match="the header of .* is not JSON"):
+    with pytest.raises(ValueError, match=r"the header of .* is not JSON"):
         read_run(train_dir)
     file.unlink()
     with pytest.raises(ValueError, match="the export is not whole"):

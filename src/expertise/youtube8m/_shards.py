@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from expertise._optional import MissingExtraError
 from expertise.youtube8m.formats import format_of
-from expertise.youtube8m.formats._abstract import chunk_rows
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec, Videos
+from expertise.youtube8m.videos import FeatureSpec
 
 Allot = Callable[[int], int]  # number of rows -> the first of the rows that are now theirs
+SCRATCH_BYTES = 1 << 18  # features that are held at once: copied and written while the cache has them
+ASKED_ROWS = 2048  # that a worker asks for at once
 REASONS = 10  # errors that are told one by one; of more only the number
 
 
@@ -147,7 +148,8 @@ Convert = Callable[[Path, Allot], ShardIndex]
 @contextmanager
 def _here(job: Job) -> Iterator[Convert]:
     """Convert in this thread."""
-    scratch = np.empty((chunk_rows(job.spec), job.spec.total), dtype=np.float32)
+    rows = max(1, SCRATCH_BYTES // (4 * job.spec.total))
+    scratch = np.empty((rows, job.spec.total), dtype=np.float32)
     file = os.open(job.features, os.O_WRONLY)
     try:
         yield lambda path, allot: _convert(path, job, scratch, file, allot)
@@ -157,13 +159,28 @@ def _here(job: Job) -> Iterator[Convert]:
 
 def _convert(path: Path, job: Job, scratch: NDArray[np.float32], file: int, allot: Allot) -> ShardIndex:
     skipped: list[RecordError] | None = [] if job.skip_corrupt else None
-    parts = []
+    spans = list[list[int]]()
+    ids, label_sizes, labels = list[str](), [_EMPTY.label_sizes], [_EMPTY.labels]
     for videos in format_of(path).read(path, job.spec, job.num_classes, skipped, scratch):
         first = allot(len(videos))
-        _write(file, videos.features, first * videos.features.shape[1] * 4)
-        parts.append(_index(videos, first))
-    told = tuple(str(error) for error in (skipped or [])[:REASONS])
-    return replace(join(parts), skipped=len(skipped or []), reasons=told)
+        _write(file, videos.features, first * 4 * job.spec.total)
+        if spans and sum(spans[-1]) == first:
+            spans[-1][1] += len(videos)
+        else:
+            spans.append([first, len(videos)])
+        ids += videos.ids
+        label_sizes.append(videos.label_ptr[1:] - videos.label_ptr[:-1])
+        labels.append(videos.labels)
+    text, id_sizes = _texts(ids)
+    return ShardIndex(
+        np.array(spans, dtype=np.int64).reshape(-1, 2),
+        np.concatenate(label_sizes),
+        np.concatenate(labels),
+        id_sizes,
+        text,
+        len(skipped or []),
+        tuple(str(error) for error in (skipped or [])[:REASONS]),
+    )
 
 
 def _write(file: int, features: NDArray[np.float32], offset: int) -> None:
@@ -173,18 +190,13 @@ def _write(file: int, features: NDArray[np.float32], offset: int) -> None:
         left, offset = left[count:], offset + count
 
 
-def _index(videos: Videos, first: int) -> ShardIndex:
-    text = "".join(videos.ids).encode()
-    sizes = np.fromiter(map(len, videos.ids), np.int64, len(videos))
+def _texts(ids: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The UTF-8 bytes of all ids, and how many each of them has."""
+    text = "".join(ids).encode()
+    sizes = np.fromiter(map(len, ids), np.int64, len(ids))
     if sizes.sum() < len(text):  # letters of several bytes
-        sizes = np.array([len(video.encode()) for video in videos.ids])
-    return ShardIndex(
-        np.array([[first, len(videos)]], dtype=np.int64),
-        videos.label_ptr[1:] - videos.label_ptr[:-1],
-        videos.labels,
-        sizes,
-        np.frombuffer(text, dtype=np.uint8),
-    )
+        sizes = np.array([len(video.encode()) for video in ids])
+    return np.frombuffer(text, dtype=np.uint8), sizes
 
 
 # ---- worker processes: first line the job, then a line for each file
@@ -257,12 +269,20 @@ def serve() -> None:
     spec = FeatureSpec(*(tuple(given["spec"][name]) for name in ("names", "sizes")))
     job = Job(spec, given["num_classes"], given["skip_corrupt"], Path(given["features"]))
 
+    next_row = end = 0
+
     def allot(rows: int) -> int:
-        _send(to, {"rows": rows})
-        answer = source.readline()
-        if not answer:
-            os._exit(1)  # the parent is gone
-        return int(answer)
+        """Ask for many rows at once; what is left of them at the end stays a hole in the file."""
+        nonlocal next_row, end
+        if next_row + rows > end:
+            asked = max(rows, ASKED_ROWS)
+            _send(to, {"rows": asked})
+            answer = source.readline()
+            if not answer:
+                os._exit(1)  # the parent is gone
+            next_row, end = int(answer), int(answer) + asked
+        next_row += rows
+        return next_row - rows
 
     with _here(job) as convert:
         while line := source.readline():

@@ -190,8 +190,9 @@ def _ticker(meter: Meter, sizes: Sequence[int], rows: Sequence[int]) -> Callable
             left[i] -= step
             done += step
             now = round(done) // 10**6
-            meter.advance(now - shown)
-            shown = now
+            if now > shown:
+                meter.advance(now - shown)
+                shown = now
 
     return tick
 
@@ -250,13 +251,14 @@ def _load(folder: Path, spec: FeatureSpec) -> Cache | None:
         size = (folder / "features.f32").stat().st_size
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    if (size, len(label_ptr), len(id_ptr)) != (total * spec.total * 4, total + 1, total + 1):
+    rows_written = int(spans.sum(axis=1).max(initial=0))
+    if (size, len(label_ptr), len(id_ptr)) != (rows_written * spec.total * 4, total + 1, total + 1):
         return None
     if (label_ptr[-1], id_ptr[-1]) != (len(labels), len(ids)):
         return None
     features: NDArray[np.float32] = np.empty((0, spec.total), dtype=np.float32)
     if total:
-        features = np.memmap(folder / "features.f32", np.float32, "r", shape=(total, spec.total))
+        features = np.memmap(folder / "features.f32", np.float32, "r", shape=(rows_written, spec.total))
     starts = np.repeat(spans[:, 0] - pointers(spans[:, 1])[:-1], spans[:, 1])
     rows = starts + np.arange(total) if starts.any() else None
     return Cache(features, rows, label_ptr, labels, id_ptr, ids, int(meta["skipped"]), tuple(meta["reasons"]))

@@ -163,6 +163,6 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 def _unreadable(folder: Path, error: Exception) -> str:
     return (
-        f"the checkpoint {folder} can't be read: {error}. "
+        f"the checkpoint {folder} can't be read: {' '.join(str(error).split())}. "
         "Remove this folder to go on from the one before, or begin anew with --start_new_model"
     )

@@ -6,7 +6,7 @@ What _lockstep.py finds is copied from here; the records that are not of the usu
 Letters: n records, D values of a video.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from expertise.youtube8m.videos import (
 
 Ints = NDArray[np.int64]
 
-GATHER = 32  # records whose values are copied and checked at once: they stay in the processor's cache
 FRAME_FEATURES = ("rgb", "audio")
 HEADER = 12  # bytes of a record before its data
 PLAIN_WIDTH = 8  # bytes of a number that fits 63 bits for certain
@@ -37,42 +36,51 @@ def parse_videos(
     shard: Shard,
     spec: FeatureSpec,
     num_classes: int,
-    out: NDArray[np.float32] | None = None,
     skipped: list[RecordError] | None = None,
-) -> Videos:
+    scratch: NDArray[np.float32] | None = None,
+) -> Iterator[Videos]:
     """Read all records of a shard. Raises RecordError at the first one that is wrong.
 
     Parameters
     ----------
     shard : records whose checksums are verified (`scan_records`).
-    out : float32 (n, D) that the features are written to; made where it is not given.
     skipped : where given, wrong records are left out, and their errors are appended to it.
+    scratch : float32 (k, D). Where given, the videos come in pieces of at most k, and the features of each
+        are written here, over those of the piece before; else all come at once, in memory of their own.
     """
-    n = len(shard.starts)
-    features = np.empty((n, spec.total), dtype=np.float32) if out is None else out[:n]
     walk = walk_shard(shard, spec)
     ids = _ids(walk)
     counts, labels = _labels(walk)
+    odd: dict[int, NDArray[np.float32]] = {}
     bad: dict[int, str] = {}
-    finite = _copy_floats(walk, spec, features)
     if walk.odd.any():
-        counts, labels = _read_odd(shard, walk.odd, spec, ids, features, counts, labels, bad)
-        finite = False  # not known yet
+        counts, labels = _read_odd(shard, walk.odd, spec, ids, odd, counts, labels, bad)
     ptr = pointers(counts)
-    found = label_faults(ptr, labels, num_classes) | ({} if finite else value_faults(features, spec))
-    bad = found | bad
-    for row in sorted(bad):
-        error = RecordError(shard.path, int(shard.starts[row]) - HEADER, bad[row])
-        if skipped is None:
-            raise error
-        skipped.append(error)
-    ptr, labels32 = unique_labels(ptr, labels.astype(np.int32))
-    videos = Videos(ids, features, ptr, labels32)
-    if not bad:
-        return videos
-    good = videos.take(np.setdiff1d(np.arange(n), list(bad)))
-    features[: len(good)] = good.features
-    return replace(good, features=features[: len(good)])
+    bad = label_faults(ptr, labels, num_classes) | bad
+    ptr, labels = unique_labels(ptr, labels.astype(np.int32))
+    floats = _Floats(walk, spec)
+    n = len(ids)
+    step = max(1, n) if scratch is None else len(scratch)
+    for first in range(0, n, step):
+        last = min(first + step, n)
+        out = np.empty((last - first, spec.total), dtype=np.float32) if scratch is None else scratch
+        features = floats.copy(first, out[: last - first])
+        for row in range(first, last) if odd or bad else ():
+            if row in odd:
+                features[row - first] = odd[row]
+            elif row in bad:
+                features[row - first] = 0.0
+        found = value_faults(features, spec)
+        wrong = {first + row: reason for row, reason in found.items()}
+        wrong |= {row: reason for row, reason in bad.items() if first <= row < last}
+        for row in sorted(wrong):
+            error = RecordError(shard.path, int(shard.starts[row]) - HEADER, wrong[row])
+            if skipped is None:
+                raise error
+            skipped.append(error)
+        here = ptr[first : last + 1]
+        videos = Videos(ids[first:last], features, here - here[0], labels[here[0] : here[-1]])
+        yield videos.without([row - first for row in wrong])
 
 
 def parse_video(data: bytes, spec: FeatureSpec) -> tuple[str, NDArray[np.float32], Ints]:
@@ -129,20 +137,20 @@ def _which(example: dict[str, Any]) -> str:
 
 def _read_odd(
     shard: Shard,
-    odd: NDArray[np.bool_],
+    rows: NDArray[np.bool_],
     spec: FeatureSpec,
     ids: list[str],
-    features: NDArray[np.float32],
+    features: dict[int, NDArray[np.float32]],
     counts: Ints,
     labels: Ints,
     bad: dict[int, str],
 ) -> tuple[Ints, Ints]:
-    """Read the odd records one by one, into their places; those that are wrong go to ``bad``.
+    """Read the odd records, ``rows``, one by one, into ``ids`` and ``features``; the wrong ones go to ``bad``.
 
     Returns the number of labels of all records, and the labels.
     """
     own = {}
-    for row in np.flatnonzero(odd).tolist():
+    for row in np.flatnonzero(rows).tolist():
         start = int(shard.starts[row])
         try:
             ids[row], features[row], own[row] = parse_video(
@@ -150,13 +158,12 @@ def _read_odd(
             )
         except ValueError as error:
             bad[row] = str(error)
-            features[row] = 0.0
     all_counts = counts.copy()
     for row, values in own.items():
         all_counts[row] = len(values)
     ptr = pointers(all_counts)
     all_labels = np.empty(ptr[-1], dtype=np.int64)
-    all_labels[ragged_rows(ptr, np.flatnonzero(~odd))[0]] = labels
+    all_labels[ragged_rows(ptr, np.flatnonzero(~rows))[0]] = labels
     for row, values in own.items():
         all_labels[ptr[row] : ptr[row + 1]] = values
     return all_counts, all_labels
@@ -202,24 +209,25 @@ def _labels(walk: Walk) -> tuple[Ints, Ints]:
     return firsts[1:] - firsts[:-1], values
 
 
-def _copy_floats(walk: Walk, spec: FeatureSpec, out: NDArray[np.float32]) -> bool:
-    """Copy the values of all features to their rows of ``out``; say whether all of them are finite.
+class _Floats:
+    """The values of all features of a walked shard. Those of odd records are anything."""
 
-    The rows of odd records are filled with anything.
-    """
-    copies = []
-    for name, part in spec.slices.items():
-        # a feature of one record is one item here, so that copying it is one copy of memory
-        size = 4 * (part.stop - part.start)
-        if len(walk.buffer) < size or not len(out):
-            return False  # no record is plain
-        items = np.ndarray((len(walk.buffer) - size + 1,), f"V{size}", walk.buffer, strides=(1,))
-        rows = np.ndarray((len(out),), f"V{size}", out, 4 * part.start, strides=out.strides[:1])
-        copies.append((rows, items, np.where(walk.odd, 0, walk.found[name][0])))
-    finite = True
-    for first in range(0, len(out), GATHER):
-        block = slice(first, first + GATHER)
-        for rows, items, starts in copies:
-            rows[block] = items[starts[block]]
-        finite = finite and bool(np.isfinite(out[block]).all())
-    return finite
+    def __init__(self, walk: Walk, spec: FeatureSpec) -> None:
+        self._sources = []
+        for name, part in spec.slices.items():
+            # a feature of one record is one item here, so that copying it is one copy of memory
+            size = 4 * (part.stop - part.start)
+            if len(walk.buffer) < size:  # then no record is plain
+                continue
+            items = np.ndarray((len(walk.buffer) - size + 1,), f"V{size}", walk.buffer, strides=(1,))
+            starts = walk.found[name][0]
+            if walk.odd.any():
+                starts = np.where(walk.odd, 0, starts)
+            self._sources.append((items, starts, 4 * part.start))
+
+    def copy(self, first: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Copy the values of the records from ``first`` on to the rows of ``out``, which is returned."""
+        for items, starts, offset in self._sources:
+            rows = np.ndarray((len(out),), items.dtype, out, offset, strides=out.strides[:1])
+            rows[:] = items[starts[first : first + len(out)]]
+        return out

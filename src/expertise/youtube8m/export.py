@@ -37,7 +37,7 @@ INPUT, OUTPUT = "features", "probabilities"
 _CHECKED_BATCHES = (1, 7, 64)
 
 
-class ExportError(RuntimeError):
+class ExportError(ValueError):
     """An exported model does not give what ours gives; it was not put in its place."""
 
 

@@ -91,6 +91,14 @@ class Videos:
         where, ptr = ragged_rows(self.label_ptr, rows)
         return Videos([self.ids[row] for row in rows], self.features[rows], ptr, self.labels[where])
 
+    def without(self, rows: Sequence[int]) -> "Videos":
+        """All but the videos ``rows``; the features stay in their memory, and move up there."""
+        if not rows:
+            return self
+        kept = self.take(np.setdiff1d(np.arange(len(self)), rows))
+        self.features[: len(kept)] = kept.features
+        return Videos(kept.ids, self.features[: len(kept)], kept.label_ptr, kept.labels)
+
 
 def ragged_rows(
     ptr: NDArray[np.int64], rows: NDArray[np.int64]

@@ -34,9 +34,9 @@ class AbstractFormat(ABC):
         """Read the videos in their order, in chunks of at most `chunk_rows`.
 
         Raises RecordError at the first thing that is wrong. With a list ``skipped``, corrupt videos are left
-        out instead, and their errors are appended to it. With ``scratch``, float32 (chunk_rows(spec), D), the
-        features of every chunk are written to it, and are gone when the next chunk is asked for: memory that
-        is used again costs less than new memory.
+        out instead, and their errors are appended to it. With ``scratch``, float32 (k, D), a reader may give
+        smaller chunks, whose features lie there and are gone when the next chunk is asked for: a little
+        memory that is used again stays in the processor's cache.
         """
 
     @abstractmethod
@@ -58,8 +58,3 @@ def report(error: RecordError, skipped: list[RecordError] | None) -> None:
     if skipped is None:
         raise error
     skipped.append(error)
-
-
-def rows_for(n: int, spec: FeatureSpec, scratch: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Room for the features of n videos: in ``scratch`` where it is given, else new."""
-    return np.empty((n, spec.total), dtype=np.float32) if scratch is None else scratch[:n]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._files import atomic_file
-from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, report, rows_for
+from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, report
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate, label_faults, unique_labels
 
@@ -54,10 +54,11 @@ class NpzFormat(AbstractFormat):
             report(error, skipped)
             return
         ids: list[str] = arrays["video_id"]
-        step = chunk_rows(spec)
+        step = chunk_rows(spec) if scratch is None else len(scratch)
         for first in range(0, len(ids), step):
             last = min(first + step, len(ids))
-            features = rows_for(last - first, spec, scratch)
+            out = np.empty((last - first, spec.total), dtype=np.float32) if scratch is None else scratch
+            features = out[: last - first]
             for name, columns in spec.slices.items():
                 features[:, columns] = VALUES[arrays[_key(name)][first:last]]
             ptr = arrays["label_ptr"][first : last + 1]
@@ -66,8 +67,7 @@ class NpzFormat(AbstractFormat):
             bad = label_faults(videos.label_ptr, labels, num_classes)
             for row, reason in bad.items():
                 report(RecordError(path, 0, f"video {first + row} ({ids[first + row]!r}): {reason}"), skipped)
-            if bad:
-                videos = videos.take(np.setdiff1d(np.arange(len(videos)), list(bad)))
+            videos = videos.without(list(bad))
             ptr, labels = unique_labels(videos.label_ptr, videos.labels)
             yield Videos(videos.ids, videos.features, ptr, labels)
 

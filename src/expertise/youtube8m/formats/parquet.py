@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from expertise._files import atomic_file
 from expertise._optional import require
-from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, report, rows_for
+from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, report
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import (
     FeatureSpec,
@@ -49,7 +49,7 @@ class ParquetFormat(AbstractFormat):
             with parquet.ParquetFile(path) as file:
                 columns = _columns(path, file.schema_arrow, spec)
                 for batch in file.iter_batches(chunk_rows(spec), columns=columns):
-                    yield _videos(path, batch, first, spec, num_classes, skipped, scratch)
+                    yield _videos(path, batch, first, spec, num_classes, skipped)
                     first += batch.num_rows
         except RecordError as error:
             report(error, skipped)
@@ -136,14 +136,12 @@ def _videos(
     spec: FeatureSpec,
     num_classes: int,
     skipped: list[RecordError] | None,
-    scratch: NDArray[np.float32] | None,
 ) -> Videos:
     """One chunk of rows, the bad ones reported; ``first`` is the row of the file where it starts."""
     n = batch.num_rows
     bad: dict[int, str] = {}
     ids = batch.column("id").to_pylist()
-    features = rows_for(n, spec, scratch)
-    features[:] = 0
+    features = np.zeros((n, spec.total), dtype=np.float32)
     for name, part in spec.slices.items():
         size = part.stop - part.start
         sizes, values = _lists(batch.column(name))
@@ -162,8 +160,7 @@ def _videos(
     for row, reason in sorted(bad.items()):
         report(RecordError(path, 0, f"row {first + row} ({ids[row]!r}): {reason}"), skipped)
     videos = Videos(ids, features, ptr, wide.astype(np.int32))
-    if bad:
-        videos = videos.take(np.setdiff1d(np.arange(n), list(bad)))
+    videos = videos.without(list(bad))
     ptr, labels = unique_labels(videos.label_ptr, videos.labels)
     return Videos(videos.ids, videos.features, ptr, labels)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise.youtube8m.columns import parse_videos
-from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows, rows_for
+from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows
 from expertise.youtube8m.records import RecordError, Shard, encode_example, scan_records, write_records
 from expertise.youtube8m.videos import FeatureSpec, Videos
 
@@ -57,7 +57,7 @@ class TFRecordFormat(AbstractFormat):
         for first in range(0, len(shard.starts), step):
             rows = slice(first, first + step)
             part = Shard(shard.path, shard.buffer, shard.starts[rows], shard.sizes[rows])
-            yield parse_videos(part, spec, num_classes, rows_for(len(part.starts), spec, scratch), skipped)
+            yield from parse_videos(part, spec, num_classes, skipped, scratch)
 
     def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
         """Write one Example for each video; return their number."""
