@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from expertise.youtube8m import _shards
 from expertise.youtube8m import cache as cache_module
 from expertise.youtube8m.cache import Cache, cache_folder, open_cache
 from expertise.youtube8m.formats import format_of
@@ -75,7 +76,10 @@ def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_holds_what_the_files_hold(tmp_path: Path, files: list[Path], lanes: str, num_workers: int) -> None:
+def test_holds_what_the_files_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[Path], lanes: str, num_workers: int
+) -> None:
+    monkeypatch.setattr(_shards, "SCRATCH_BYTES", 7 * 4 * SPEC.total)  # several pieces in a file
     cache = open_quietly(files, tmp_path / "cache", num_workers=num_workers)
     check_same(cache, files)
     assert cache.skipped == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from expertise.youtube8m._lockstep import walk_shard
 from expertise.youtube8m.columns import parse_video, parse_videos
 from expertise.youtube8m.records import RecordError, Shard, encode_sequence_example, scan_records
-from expertise.youtube8m.videos import FeatureSpec
+from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate
 
 SPEC = FeatureSpec.parse("mean_rgb,mean_audio", "5,2")
 NUM_CLASSES = 300
@@ -64,6 +64,10 @@ def usual(video: str = "abcd", labels: Any = (3, 200), rgb: Any = (0, 1, 2, 3, 4
     )
 
 
+def parse(shard: Shard, skipped: list[RecordError] | None = None, spec: FeatureSpec = SPEC) -> Videos:
+    return concatenate(parse_videos(shard, spec, 3862 if spec.total > 7 else NUM_CLASSES, skipped), spec)
+
+
 def shard_of(records: list[bytes]) -> Shard:
     """As `scan_records` would give it: with framing around the data."""
     starts, data = [], bytearray()
@@ -98,7 +102,7 @@ def check_equal(records: list[bytes]) -> None:
     shard = shard_of(records)
     skipped: list[RecordError] = []
     expected_skipped: list[int] = []
-    found = parse_videos(shard, SPEC, NUM_CLASSES, skipped=skipped)
+    found = parse(shard, skipped)
     expected = one_by_one(records, expected_skipped)
     ends = found.label_ptr
     assert [
@@ -108,8 +112,20 @@ def check_equal(records: list[bytes]) -> None:
     assert [error.offset for error in skipped] == [int(shard.starts[i]) - 12 for i in expected_skipped]
     if skipped:
         with pytest.raises(RecordError) as caught:
-            parse_videos(shard, SPEC, NUM_CLASSES)
+            parse(shard)
         assert str(caught.value) == str(skipped[0])
+    # the same in pieces, in memory that is used again
+    again: list[RecordError] = []
+    scratch = np.empty((2, SPEC.total), dtype=np.float32)
+    pieces = [
+        (piece.ids, piece.features.tobytes(), np.diff(piece.label_ptr).tolist(), piece.labels.tolist())
+        for piece in parse_videos(shard, SPEC, NUM_CLASSES, again, scratch)
+    ]
+    assert [str(error) for error in again] == [str(error) for error in skipped]
+    assert [video for piece in pieces for video in piece[0]] == found.ids
+    assert b"".join(piece[1] for piece in pieces) == found.features.tobytes()
+    assert [size for piece in pieces for size in piece[2]] == np.diff(ends).tolist()
+    assert [label for piece in pieces for label in piece[3]] == found.labels.tolist()
 
 
 VALUES = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -207,7 +223,7 @@ def test_official_shards_are_read_in_lockstep(data_dir: Path) -> None:
         ):
             spec = FeatureSpec.parse(names, sizes)
             assert not walk_shard(shard, spec).odd.any()
-            videos = parse_videos(shard, spec, 3862)
+            videos = parse(shard, spec=spec)
             for row in range(0, len(videos), 40):
                 start = int(shard.starts[row])
                 data = shard.buffer[start : start + int(shard.sizes[row])].tobytes()
@@ -219,22 +235,24 @@ def test_official_shards_are_read_in_lockstep(data_dir: Path) -> None:
 
 
 def test_a_shard_without_records() -> None:
-    videos = parse_videos(shard_of([]), SPEC, NUM_CLASSES)
+    videos = parse(shard_of([]))
     assert (len(videos), videos.features.shape) == (0, (0, 7))
 
 
 def test_features_go_to_the_memory_that_is_given() -> None:
-    out = np.full((5, 7), 9, dtype=np.float32)
-    videos = parse_videos(shard_of([usual(), usual(), usual(labels=[900])]), SPEC, NUM_CLASSES, out, [])
-    assert np.shares_memory(videos.features, out)
-    np.testing.assert_array_equal(out[:2], [range(7)] * 2)
-    assert (out[3:] == 9).all()
+    scratch = np.full((4, 7), 9, dtype=np.float32)
+    (videos,) = parse_videos(
+        shard_of([usual(labels=[900]), usual(), usual()]), SPEC, NUM_CLASSES, [], scratch
+    )
+    assert np.shares_memory(videos.features, scratch)
+    np.testing.assert_array_equal(scratch[:2], [range(7)] * 2)
+    assert (scratch[3:] == 9).all()
 
 
 def wrong(*entries: bytes) -> str:
     """The error of a record behind two that are right."""
     with pytest.raises(RecordError) as caught:
-        parse_videos(shard_of([usual(), usual(), record(*entries)]), SPEC, NUM_CLASSES)
+        parse(shard_of([usual(), usual(), record(*entries)]))
     place = 2 * (len(usual()) + 16)
     assert str(caught.value).startswith(f"some.tfrecord, byte {place}: ")
     return caught.value.reason
@@ -280,4 +298,4 @@ def test_frame_level_records_are_recognised() -> None:
         {"id": [b"abcd"], "labels": np.array([1])}, {"rgb": [[b"x" * 8]] * 3, "audio": [[b"y" * 2]] * 3}
     )
     with pytest.raises(RecordError, match=r"these are frame-level records .* --frame_features"):
-        parse_videos(shard_of([frames]), SPEC, NUM_CLASSES)
+        parse(shard_of([frames]))

@@ -162,6 +162,8 @@ def _convert(path: Path, job: Job, scratch: NDArray[np.float32], file: int, allo
     spans = list[list[int]]()
     ids, label_sizes, labels = list[str](), [_EMPTY.label_sizes], [_EMPTY.labels]
     for videos in format_of(path).read(path, job.spec, job.num_classes, skipped, scratch):
+        if not len(videos):
+            continue
         first = allot(len(videos))
         _write(file, videos.features, first * 4 * job.spec.total)
         if spans and sum(spans[-1]) == first:

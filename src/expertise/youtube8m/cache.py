@@ -28,7 +28,7 @@ from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.videos import FeatureSpec, check_num_classes, pointers, ragged_rows, split_text
 
 VERSION = 1  # of the layout; a change makes new caches
-PROCESS_BYTES = 128 << 20  # from so many features on, it pays to start worker processes
+PROCESS_BYTES = 1 << 30  # from so many features on, it pays to start worker processes
 INDEX_BYTES = 64  # of a video, beside its features: more than usual
 
 

@@ -57,7 +57,7 @@ def parse_videos(
         counts, labels = _read_odd(shard, walk.odd, spec, ids, odd, counts, labels, bad)
     ptr = pointers(counts)
     bad = label_faults(ptr, labels, num_classes) | bad
-    ptr, labels = unique_labels(ptr, labels.astype(np.int32))
+    ptr, label_list = unique_labels(ptr, labels.astype(np.int32))
     floats = _Floats(walk, spec)
     n = len(ids)
     step = max(1, n) if scratch is None else len(scratch)
@@ -79,7 +79,7 @@ def parse_videos(
                 raise error
             skipped.append(error)
         here = ptr[first : last + 1]
-        videos = Videos(ids[first:last], features, here - here[0], labels[here[0] : here[-1]])
+        videos = Videos(ids[first:last], features, here - here[0], label_list[here[0] : here[-1]])
         yield videos.without([row - first for row in wrong])
 
 
@@ -145,7 +145,7 @@ def _read_odd(
     labels: Ints,
     bad: dict[int, str],
 ) -> tuple[Ints, Ints]:
-    """Read the odd records, ``rows``, one by one, into ``ids`` and ``features``; the wrong ones go to ``bad``.
+    """Read the odd records, ``rows``, one by one, into ``ids`` and ``features``; wrong ones go to ``bad``.
 
     Returns the number of labels of all records, and the labels.
     """

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from expertise._files import atomic_folder
 from expertise._progress import progress
@@ -198,6 +197,8 @@ def segment_record(clip: Clip, rng: np.random.Generator) -> bytes:
 @cache
 def _images() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All images (1797, 8, 8), and the digit that each of them shows."""
+    from sklearn.datasets import load_digits  # takes a second or two to import
+
     digits = load_digits()
     return digits.images.astype(np.int64), digits.target.astype(np.int64)
 
