@@ -124,7 +124,7 @@ def main() -> None:
 
     title = f"inference, {len(features):,} videos, {options.precision}, {torch.get_num_threads()} threads"
     table = Table(title=title)
-    for column in ("what", "seconds", "videos/s", "ratio", "target", "ratio of cpu time"):
+    for column in ("what", "seconds", "videos/s", "ratio", "target", "cpu ratio"):
         table.add_column(column, justify="left" if column == "what" else "right")
     forward = next(iter(sides))
     for side in sides:

@@ -26,8 +26,15 @@ def test_piped_output_is_plain_lines_with_rate_and_time_left(monkeypatch: pytest
     lines = output.getvalue().splitlines()
     assert lines[0] == "train: 300/1,000 videos, 50 videos/s, 0:14 left | loss 1.5"
     assert lines[1] == "train: 600/1,000 videos, 50 videos/s, 0:08 left | loss 1.5"
-    assert lines[2] == "train: 600/1,000 videos, 50 videos/s, 0:08 left | loss 1.5"  # where it stopped
-    assert len(lines) == 3
+    assert len(lines) == 2  # where it stopped is what was shown last: not said twice
+
+
+def test_the_end_is_shown_even_if_it_came_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, output = Clock(monkeypatch), io.StringIO()
+    with progress("convert", 3, "files", stream=output) as meter:
+        clock.now += 1.0
+        meter.advance(3)
+    assert output.getvalue().splitlines() == ["convert: 3/3 files, 3 files/s"]
 
 
 def test_a_resumed_run_counts_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ class Meter:
         self._title, self._total, self._unit = title, total, unit
         self._done = self._first = done
         self._note = ""
+        self._shown: tuple[int, str] | None = None
         self._start = self._last_line = time.monotonic()
         self._stream = stream
         self._bar: Progress | None = None
@@ -63,7 +64,7 @@ class Meter:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, rate=self._rate(), note=self._note)
             self._bar.stop()
-        elif self._done > self._first or self._total:
+        elif self._shown != (self._done, self._note):
             self._line()
 
     def _per_second(self) -> float:
@@ -74,6 +75,7 @@ class Meter:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
+        self._shown = self._done, self._note
         of_all = f"/{self._total:,}" if self._total else ""
         share = f"{self._done:,}{of_all} {self._unit}"
         left = ""

@@ -391,6 +391,7 @@ def test_ctrl_c_ends_a_builder_and_its_workers(tmp_path: Path) -> None:
         os.killpg(builder.pid, signal.SIGINT)
         _, said = builder.communicate(timeout=20)
         assert said.rstrip().endswith(b"KeyboardInterrupt")
+        assert b"in serve" not in said  # the workers say nothing
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
         assert folders(tmp_path / "cache") == (0, 0)
     finally:

@@ -192,6 +192,23 @@ def test_equals_it_after_any_bytes_are_changed(records: list[bytes], data: st.Da
     check_equal(changed)
 
 
+@pytest.mark.parametrize("change", [0x01, 0x80, 0x08])
+def test_equals_it_whichever_byte_is_changed(change: int) -> None:
+    one = record(
+        entry("extra", floats((1, 2))),
+        entry("title", text(b"t")),
+        entry("id", text(b"abcd")),
+        entry("labels", integers((3, 200))),
+        entry("mean_rgb", floats(range(5))),
+        entry("mean_audio", floats((5, 6))),
+        tail=b"\x12\x00",
+    )
+    variants = [one[:i] + bytes([one[i] ^ change]) + one[i + 1 :] for i in range(len(one))]
+    check_equal(variants)
+    for variant in variants:
+        check_equal([variant, usual()])
+
+
 def test_the_usual_forms_are_read_in_lockstep() -> None:
     entries = [
         entry("id", text(b"abcd")),
@@ -207,6 +224,7 @@ def test_the_usual_forms_are_read_in_lockstep() -> None:
         record(*entries[2:], *entries[:2], tail=b"\x12\x00"),
         record(*entries[:1], *entries[2:]),
         record(*entries[:1], entry("labels", message(3, b"")), *entries[2:]),
+        record(*entries, *entries[:2], entry("mean_audio", floats((8, 9)))),
     ]
     assert not walk_shard(shard_of(records), SPEC).odd.any()
     check_equal(records)

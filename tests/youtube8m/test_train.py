@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ from expertise.youtube8m.checkpoint import CheckpointError
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.optimizers import staircase
+from expertise.youtube8m.records import encode_example, write_records
 from expertise.youtube8m.step import compiler_found
 from expertise.youtube8m.train import learning_rate, train
 
@@ -354,6 +356,15 @@ def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tiny: Any, tmp_path: 
 def test_no_files_is_an_error_before_anything_is_made(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--train_data_pattern=.*no file matches"):
         train(tiny.flags(tmp_path / "run", train_data_pattern=str(tmp_path / "none*")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_videos_without_labels_are_an_error_before_training(tiny: Any, tmp_path: Path) -> None:
+    records = [encode_example({"id": ["a"], "mean_rgb": np.ones(6), "mean_audio": np.ones(2)})]
+    write_records(tmp_path / "test.tfrecord", records)
+    for flag in ("train_data_pattern", "eval_data_pattern"):
+        with pytest.raises(FlagError, match=rf"--{flag}=.*none of the 1 videos has a label"):
+            train(tiny.flags(tmp_path / "run", **{flag: str(tmp_path / "test.tfrecord")}))
     assert not (tmp_path / "run").exists()
 
 

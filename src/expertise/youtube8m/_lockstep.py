@@ -72,8 +72,8 @@ class Walk:
         last = len(self.buffer) - width
         if last < 0:
             return np.zeros(len(self.place), dtype=bool)
-        # every place of the buffer seen as the start of a text; a place too near the end shows another
-        # text, which does no harm: `accept` refuses what would end behind its record
+        # every place of the buffer seen as the start of a text; a place too near the buffer's end shows
+        # another text, which does no harm: what is taken for a feature there ends behind its record
         texts = np.ndarray((last + 1,), f"S{width}", self.buffer, strides=(1,))
         same: Mask = texts[np.minimum(self.place, last)] == heads
         return same
@@ -81,16 +81,14 @@ class Walk:
     def accept(self, key: str, hit: Mask, width: int, sizes: Ints | Bytes | int) -> bool:
         """Note the values of the records ``hit``, and move behind them. False where there were none."""
         values = self.place + width
-        behind = values + sizes
-        hit = hit & (behind <= self.end)
-        if key in self.found:
+        if key in self.found:  # of a feature that stands twice the last one counts
             places, counts = self.found[key]
-            hit &= places < 0  # of a feature that stands twice the last one counts: not the usual form
             np.copyto(places, values, where=hit)
             np.copyto(counts, sizes, where=hit)
         else:
             self.found[key] = np.where(hit, values, -1), np.where(hit, sizes, 0)
-        np.copyto(self.place, behind, where=hit)
+        # a record may thus get behind its end, which it then never meets
+        np.copyto(self.place, values + sizes, where=hit)
         return bool(hit.any())
 
     def fixed(self, key: str, kind: int, size: int) -> bool:

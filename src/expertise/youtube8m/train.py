@@ -119,7 +119,7 @@ def train(flags: Flags) -> TrainResult:
                 if evaluation_source is not None and not interrupted.is_set():
                     video_model = VideoModel(classifier, model_flags, step, device, flags.precision)
                     evaluation = evaluate_source(video_model, evaluation_source, flags.batch_size)
-                    write_evaluation(train_dir, evaluation)
+                    write_evaluation(train_dir, evaluation, flags.eval_data_pattern)
                     log.evaluation({"step": step, **evaluation.metrics}, meter)
                 state |= {"step": step, "examples": examples, "log_bytes": log.size()}
                 checkpoint.save(train_dir, step, model, optimizer, state, model_flags)
@@ -188,11 +188,15 @@ def _open_data(flags: Flags) -> tuple[VideoSource, VideoSource | None, ModelFlag
             flag=flag,
         )
 
-    return (
-        source("train_data_pattern"),
-        source("eval_data_pattern") if flags.eval_data_pattern else None,
-        model_flags,
-    )
+    training = source("train_data_pattern")
+    evaluation = source("eval_data_pattern") if flags.eval_data_pattern else None
+    for flag, opened in (("train_data_pattern", training), ("eval_data_pattern", evaluation)):
+        if opened is not None and not opened.label_counts.any():
+            raise FlagError(
+                f"--{flag}={getattr(flags, flag)}: none of the {opened.num_videos:,} videos has a label; "
+                "the test partition has none, take train or validate"
+            )
+    return training, evaluation, model_flags
 
 
 def _earlier_run(flags: Flags, fingerprint: str) -> tuple[Path, dict[str, Any]] | None:
