@@ -192,8 +192,9 @@ def test_equals_it_after_any_bytes_are_changed(records: list[bytes], data: st.Da
     check_equal(changed)
 
 
+@pytest.mark.parametrize("tail", [b"", b"\x12\x00"])
 @pytest.mark.parametrize("change", [0x01, 0x80, 0x08])
-def test_equals_it_whichever_byte_is_changed(change: int) -> None:
+def test_equals_it_whichever_byte_is_changed(change: int, tail: bytes) -> None:
     one = record(
         entry("extra", floats((1, 2))),
         entry("title", text(b"t")),
@@ -201,12 +202,19 @@ def test_equals_it_whichever_byte_is_changed(change: int) -> None:
         entry("labels", integers((3, 200))),
         entry("mean_rgb", floats(range(5))),
         entry("mean_audio", floats((5, 6))),
-        tail=b"\x12\x00",
+        tail=tail,
     )
     variants = [one[:i] + bytes([one[i] ^ change]) + one[i + 1 :] for i in range(len(one))]
     check_equal(variants)
     for variant in variants:
         check_equal([variant, usual()])
+
+
+def test_more_odd_records_than_are_looked_at() -> None:
+    good = [entry("extra", integers((i,))) for i in range(50)]
+    bad = [entry("extra", message(3, message(1, b"\x80"))) for _ in range(50)]
+    for extras in (good, bad):
+        check_equal([record(ID, LABELS, RGB, AUDIO, extra) for extra in extras])
 
 
 def test_the_usual_forms_are_read_in_lockstep() -> None:

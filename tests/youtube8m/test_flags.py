@@ -152,7 +152,7 @@ def test_unknown_names_list_the_known_ones() -> None:
 
 def test_what_must_stay_the_same_is_refused_with_both_values() -> None:
     before = {"batch_size": 1024, "model": "MoeModel", "num_epochs": 5}
-    with pytest.raises(FlagError, match="--batch_size was 1024, now 512.*--start_new_model"):
+    with pytest.raises(FlagError, match=r"--batch_size was 1024, now 512.*--start_new_model"):
         compare(before, Flags(batch_size=512, model="MoeModel"))
 
 

@@ -199,7 +199,7 @@ def _short_heads(key: str, kind: int) -> NDArray[np.bytes_]:
 
 
 def _usual(data: bytes) -> tuple[str, int, int] | None:
-    """Key, kind and size of the values of the first entry of ``data``; None where it is of another form."""
+    """Key, kind and size of the values of the first entry of ``data``, if it is of the usual form."""
     try:
         _, place = _read_varint(data, 1)
         size, place = _read_varint(data, place + 1)
@@ -207,8 +207,8 @@ def _usual(data: bytes) -> tuple[str, int, int] | None:
         _, place = _read_varint(data, place + size + 1)
         kind = data[place]
         _, place = _read_varint(data, place + 1)
-        size, place = _read_varint(data, place + 1)
+        size, _ = _read_varint(data, place + 1)
     except (IndexError, UnicodeDecodeError):
         return None
     sound = kind == BYTES or (kind == FLOATS and size % 4 == 0)
-    return (name, kind, size) if sound and data[:place] == _head(name, kind, size) else None
+    return (name, kind, size) if sound else None

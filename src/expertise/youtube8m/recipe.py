@@ -118,5 +118,5 @@ def _ridge_projection(
     rotation_RR = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
     projection_RD = rotation_RR @ directions_RD
     mean_square = torch.einsum("rd,de,re->", projection_RD, gram_DD / seen, projection_RD) / rank
-    scale = KAPPA / float(mean_square.sqrt())
-    return projection_RD * scale
+    scaled: Tensor = projection_RD * (KAPPA / mean_square.sqrt())
+    return scaled
