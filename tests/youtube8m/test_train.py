@@ -225,7 +225,38 @@ class TestResume:
         before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "checkpoints").rglob("*"))
         assert train(tiny.flags(tmp_path, max_steps=3)).finished
         assert "training had ended at step 3" in capsys.readouterr().err
+        assert (tmp_path / "finished.json").is_file()
         assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "checkpoints").rglob("*"))
+
+    def test_killed_between_the_last_checkpoint_and_the_end(self, tiny: Any, tmp_path: Path) -> None:
+        train(tiny.flags(tmp_path, max_steps=3))
+        (tmp_path / "finished.json").unlink()
+        half = tmp_path / "checkpoints" / ".step_00000004.abcd.part"
+        half.mkdir()
+        assert train(tiny.flags(tmp_path, max_steps=3)).finished
+        assert (tmp_path / "finished.json").is_file()
+        assert not half.exists()
+
+    def test_killed_between_export_and_checkpoint(
+        self, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flags = tiny.flags(tmp_path / "run", num_epochs=1, export_model_steps=4)
+        train(dataclasses.replace(flags, train_dir=str(tmp_path / "whole")))
+        whole = checkpoint.save_file
+
+        def fail(tensors: Any, file: Path) -> None:
+            if file.name == "optimizer.safetensors" and "step_00000008" in file.parent.name:
+                raise OSError("no space left")
+            whole(tensors, file)
+
+        monkeypatch.setattr(checkpoint, "save_file", fail)
+        with pytest.raises(OSError, match="no space"):
+            train(flags)
+        monkeypatch.undo()
+        assert list(checkpoint.steps_of(tmp_path / "run")) == [4]
+        assert list(checkpoint.steps_of(tmp_path / "run", "export")) == [4, 8]
+        train(flags)
+        assert same(tmp_path / "run", tmp_path / "whole")
 
     @pytest.mark.parametrize(
         "change",

@@ -50,15 +50,19 @@ def save(
     state: dict[str, Any],
     flags: ModelFlags,
 ) -> Path:
-    """Write the checkpoint of a step, and its export; then remove those that need not stay."""
+    """Write the export of a step, and its checkpoint.
+
+    The checkpoint comes last: a run that is killed before it goes on from the one before, and makes both
+    again. Where there is a checkpoint, there is its export.
+    """
+    with atomic_folder(train_dir / "export" / f"step_{step}") as part:
+        save_file(_tensors(model), part / "model.safetensors")
+        flags.write(part / "model_flags.json")
     folder = train_dir / "checkpoints" / f"step_{step:08d}"
     with atomic_folder(folder) as part:
         save_file(_tensors(model), part / "model.safetensors")
         save_file(_optimizer_tensors(model, optimizer), part / "optimizer.safetensors")
         (part / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
-    with atomic_folder(train_dir / "export" / f"step_{step}") as part:
-        save_file(_tensors(model), part / "model.safetensors")
-        flags.write(part / "model_flags.json")
     return folder
 
 
@@ -131,6 +135,13 @@ def prune(train_dir: Path) -> None:
         for step in list(there)[:-KEPT]:
             if step != best:
                 shutil.rmtree(there[step])
+
+
+def sweep(train_dir: Path) -> None:
+    """Remove what a killed run has left half-written."""
+    for kind in ("checkpoints", "export"):
+        for part in (train_dir / kind).glob(".step_*.part"):
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def clear(train_dir: Path) -> None:

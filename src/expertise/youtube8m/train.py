@@ -73,16 +73,19 @@ def train(flags: Flags) -> TrainResult:
         folder, state = earlier
         recipe.begin(flags, model, optimizer, None)
         checkpoint.restore(folder, model, optimizer)
-        (train_dir / "finished.json").unlink(missing_ok=True)
-        print(f"going on from {folder}", file=sys.stderr)
+        checkpoint.sweep(train_dir)
     classifier = Classifier(model)
     fused = fuse(model, label_loss) if state["compiled"] else None
 
     step, examples = int(state["step"]), int(state["examples"])
     total, total_examples = _length(flags, source.num_videos, step, examples)
     if step >= total:
+        checkpoint.write_json(train_dir / "finished.json", {"step": step})
         print(f"training had ended at step {step}; give more epochs, or --start_new_model", file=sys.stderr)
         return TrainResult(train_dir, step, finished=True)
+    (train_dir / "finished.json").unlink(missing_ok=True)
+    if step:
+        print(f"going on from step {step} in {train_dir}", file=sys.stderr)
     batches = source.batches(
         flags.batch_size,
         num_epochs=flags.num_epochs,
@@ -98,7 +101,8 @@ def train(flags: Flags) -> TrainResult:
     ):
         if flags.log_device_placement:
             log_first_forward(classifier, meter)
-        while step < total and not interrupted.is_set():
+        last = False
+        while not last:
             batch = next(batches)
             features, labels = batch.features.to(device), batch.labels.to(device)
             rate = learning_rate(flags, examples, total_examples)
@@ -109,13 +113,14 @@ def train(flags: Flags) -> TrainResult:
             step, examples = step + 1, examples + len(batch.ids)
             meter.advance(1)
             last = step == total or interrupted.is_set()
+            saves = last or step % flags.export_model_steps == 0
 
-            if step % LOG_STEPS == 0 or last:
+            if saves or step % LOG_STEPS == 0:
                 record = {"step": step, "examples": examples, "epoch": examples / source.num_videos}
                 record |= {"learning_rate": rate, **_recent(flags, model, loss, predictions, labels)}
                 log.train(record, meter)
 
-            if step % flags.export_model_steps == 0 or last:
+            if saves:
                 if evaluation_source is not None and not interrupted.is_set():
                     video_model = VideoModel(classifier, model_flags, step, device, flags.precision)
                     evaluation = evaluate_source(video_model, evaluation_source, flags.batch_size)
