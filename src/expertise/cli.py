@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, Group, Parameter, Token, UnknownOptionError
 
 import expertise
 from expertise._optional import MissingExtraError, require
@@ -117,6 +117,7 @@ def _parameter(flag: str, command: str) -> inspect.Parameter:
         negative=(f"--no{flag}",) if table.TYPES[flag] is bool else (),
         help=text,
         group=_GROUPS[entry.role],
+        converter=_whole_number if table.TYPES[flag] in (int, int | None) else None,
         show_default=(lambda value: value if value != "" else '""') if not required else False,
         required=False,
         show=not entry.planned,
@@ -127,6 +128,17 @@ def _parameter(flag: str, command: str) -> inspect.Parameter:
         default=default,
         annotation=Annotated[table.TYPES[flag], described],
     )
+
+
+def _whole_number(kind: Any, tokens: Sequence[Token]) -> int | None:
+    """Read a whole number; 1.5 is none, which cyclopts would round."""
+    text = tokens[0].value
+    if text == "None":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 def _sample(folder: Path, flags: Flags) -> int:
@@ -143,7 +155,7 @@ def _convert(flags: Flags) -> int:
     from expertise.youtube8m.videos import FeatureSpec
 
     table.check(flags, "convert")
-    convert(
+    done = convert(
         flags.input_data_pattern,
         flags.output_dir,
         flags.output_format,
@@ -151,6 +163,7 @@ def _convert(flags: Flags) -> int:
         flags.num_classes,
         skip_corrupt=flags.skip_corrupt_records,
     )
+    print(done)
     return 0
 
 

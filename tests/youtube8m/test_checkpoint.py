@@ -47,10 +47,11 @@ def test_steps_are_found_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS)))
 def test_a_restored_run_takes_the_same_next_step(tmp_path: Path, name: str) -> None:
     model, optimizer = made(name)
-    folder = checkpoint.save(tmp_path, 3, model, optimizer, {"examples": 6}, FLAGS)
+    state = dict.fromkeys(checkpoint.STATE, 6) | {"step": 3}
+    folder = checkpoint.save(tmp_path, 3, model, optimizer, state, FLAGS)
     restored, its_optimizer = made(name, steps=0)
     checkpoint.restore(folder, restored, its_optimizer)
-    assert checkpoint.read_state(folder) == {"step": 3, "examples": 6}
+    assert checkpoint.read_state(folder) == state
     for _ in range(3):
         step(model, optimizer)
         step(restored, its_optimizer)
@@ -69,10 +70,13 @@ def test_an_export_holds_all_that_is_needed(tmp_path: Path) -> None:
 def test_pruning_keeps_the_newest_three_and_the_best(tmp_path: Path) -> None:
     for number in range(1, 8):
         checkpoint.save(tmp_path, number, *made(), {}, FLAGS)
-    (tmp_path / "evaluation").mkdir()
-    for number, gap in ((2, 0.9), (3, 0.5), (4, float("nan"))):
-        (tmp_path / "evaluation" / f"step_{number}.json").write_text(json.dumps({"gap": gap}))
-    (tmp_path / "evaluation" / "step_6.json").write_text("not JSON")
+    records = [
+        {"kind": "eval", "step": 1, "gap": 0.99, "data": "other videos"},
+        {"kind": "train", "step": 2, "gap": 1.0},
+        {"kind": "eval", "step": 2, "gap": 0.9, "data": "validate*"},
+        {"kind": "eval", "step": 3, "gap": 0.5, "data": "validate*"},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert checkpoint.best_step(tmp_path) == 2
     checkpoint.prune(tmp_path)
     assert list(checkpoint.steps_of(tmp_path)) == [2, 5, 6, 7]
@@ -81,6 +85,26 @@ def test_pruning_keeps_the_newest_three_and_the_best(tmp_path: Path) -> None:
 
 def test_nothing_was_evaluated(tmp_path: Path) -> None:
     assert checkpoint.best_step(tmp_path) is None
+    (tmp_path / "log.jsonl").write_text('{"kind": "train", "step": 2, "gap": 1.0}\n')
+    assert checkpoint.best_step(tmp_path) is None
+
+
+def test_a_state_of_a_wrong_form_is_named(tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, 3, *made(), {"examples": 6}, FLAGS)
+    with pytest.raises(CheckpointError, match="lacks flags, data, shuffle"):
+        checkpoint.read_state(folder)
+    (folder / "state.json").write_text("3")
+    with pytest.raises(CheckpointError, match="can't be read"):
+        checkpoint.read_state(folder)
+
+
+def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 3, *made(), {}, FLAGS)
+    for kind in ("checkpoints", "export"):
+        (tmp_path / kind / ".step_00000006.abcd.part").mkdir()
+    checkpoint.sweep(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000003"]
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["step_3"]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])

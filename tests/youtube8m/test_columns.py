@@ -314,8 +314,8 @@ def test_errors_name_what_is_wrong_and_what_to_do() -> None:
     )
     for label in (NUM_CLASSES, -1, 2**40):
         assert wrong(ID, entry("labels", integers((3, label))), RGB, AUDIO) == (
-            f"label {label} is outside 0..299; if the labels are right, "
-            "give their number with --num_classes or their names with --vocabulary"
+            f"label {label} is outside 0..299, the classes that "
+            "--vocabulary or --num_classes gave (for eval and infer: in training)"
         )
 
 

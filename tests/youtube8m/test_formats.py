@@ -72,7 +72,7 @@ def test_a_label_outside_the_classes(tmp_path: Path, name: str) -> None:
     videos = make_videos(30)
     path = tmp_path / f"a{FORMATS[name].suffix}"
     FORMATS[name].write(path, [videos], SPEC)
-    with pytest.raises(RecordError, match=r"label \d+ is outside 0\.\.3; .*--num_classes"):
+    with pytest.raises(RecordError, match=r"label \d+ is outside 0\.\.3, .*--num_classes"):
         read(path, num_classes=4)
     skipped: list[RecordError] = []
     found = read(path, num_classes=4, skipped=skipped)

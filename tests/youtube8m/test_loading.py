@@ -136,3 +136,37 @@ def test_weights_of_another_model(run: Path, tmp_path: Path) -> None:
     files["model_flags.json"] = files["model_flags.json"].replace(b'"num_classes": 5', b'"num_classes": 6')
     with pytest.raises(CheckpointError, match="size mismatch"):
         load_model(archive(tmp_path / "other.tgz", files))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"num_classes": 5', b'"num_classes": "5"'),
+        (b'"num_classes": 5', b'"num_classes": -3'),
+        (b'"num_classes": 5', b'"num_classes": 10000000000000'),
+        (b'"moe_rank": 4', b'"moe_rank": -1'),
+        (b'"input_scale": 0', b'"input_scale": 1e999, "x": 0'),
+        (b'"label_loss": "Cross', b'"label_loss": "Crass'),
+    ],
+)
+def test_flags_that_can_not_be_are_named(run: Path, tmp_path: Path, before: bytes, after: bytes) -> None:
+    files = {f.name: f.read_bytes() for f in (run / "export" / "step_6").iterdir()}
+    assert before in files["model_flags.json"]
+    files["model_flags.json"] = files["model_flags.json"].replace(before, after)
+    with pytest.raises(FlagError, match=r"does not hold the flags of a model|is not known"):
+        load_model(archive(tmp_path / "wrong.tgz", files))
+
+
+def test_flags_that_claim_a_huge_model_take_no_memory(run: Path, tmp_path: Path) -> None:
+    files = {f.name: f.read_bytes() for f in (run / "export" / "step_6").iterdir()}
+    huge = files["model_flags.json"].replace(b'"num_classes": 5', b'"num_classes": 2000000000')
+    with pytest.raises(CheckpointError, match="size mismatch"):
+        load_model(archive(tmp_path / "huge.tgz", {**files, "model_flags.json": huge}))
+
+
+def test_a_name_that_comes_twice_in_an_archive_is_refused(run: Path, tmp_path: Path) -> None:
+    files = {
+        f"{place}/{f.name}": f.read_bytes() for f in (run / "export" / "step_6").iterdir() for place in "ab"
+    }
+    with pytest.raises(FlagError, match="can't be unpacked"):
+        load_model(archive(tmp_path / "twice.tgz", files))

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from expertise.youtube8m import checkpoint
+from expertise.youtube8m import flags as table
 from expertise.youtube8m.checkpoint import CheckpointError
-from expertise.youtube8m.flags import FlagError, Flags
+from expertise.youtube8m.flags import FlagError, Flags, compare
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.optimizers import staircase
 from expertise.youtube8m.records import encode_example, write_records
@@ -75,8 +76,16 @@ def test_the_best_checkpoint_stays(tiny: Any, tmp_path: Path) -> None:
     flags = tiny.flags(tmp_path, max_steps=4, export_model_steps=2, eval_data_pattern=tiny.validate)
     train(flags)
     assert [record["step"] for record in log(tmp_path, "eval")] == [2, 4]
-    first = tmp_path / "evaluation" / "step_2.json"
-    first.write_text(json.dumps(json.loads(first.read_text()) | {"gap": 2.0}))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "eval" and line["step"] == 2:
+            line["gap"] = 2.0
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    state = checkpoint.steps_of(tmp_path)[4] / "state.json"
+    size = (tmp_path / "log.jsonl").stat().st_size
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"log_bytes": size}))
+    # what the command eval finds on other videos does not count
+    (tmp_path / "evaluation" / "step_4.json").write_text(json.dumps({"gap": 3.0}))
     train(dataclasses.replace(flags, max_steps=12))
     assert list(checkpoint.steps_of(tmp_path)) == [2, 8, 10, 12]
     assert list(checkpoint.steps_of(tmp_path, "export")) == [2, 8, 10, 12]
@@ -342,7 +351,7 @@ def wait_for_step(train_dir: Path, step: int, process: "subprocess.Popen[bytes]"
 
 def test_killed_at_random_steps_and_resumed_ends_bit_identical(tiny: Any, tmp_path: Path) -> None:
     """kill -9 at three random moments; the final weights are those of the run that was left alone."""
-    changes = {"num_epochs": 60, "export_model_steps": 25}  # 563 steps
+    changes = {"num_epochs": 60, "export_model_steps": 25, "eval_data_pattern": tiny.validate}  # 563 steps
     train(tiny.flags(tmp_path / "whole", **changes))
     flags = tiny.flags(tmp_path / "killed", **changes)
     delays = random.Random(0)
@@ -355,8 +364,13 @@ def test_killed_at_random_steps_and_resumed_ends_bit_identical(tiny: Any, tmp_pa
     assert not (tmp_path / "killed" / "finished.json").exists()
     assert start(flags, tmp_path / "output.txt").wait() == 0, (tmp_path / "output.txt").read_text()
     assert same(tmp_path / "whole", tmp_path / "killed")
-    steps = [record["step"] for record in log(tmp_path / "killed")]
-    assert steps == [record["step"] for record in log(tmp_path / "whole")]
+    for kind in ("train", "eval"):
+        drop = {"examples_per_second"}
+        figures = [
+            [{k: v for k, v in record.items() if k not in drop} for record in log(tmp_path / folder, kind)]
+            for folder in ("killed", "whole")
+        ]
+        assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -426,3 +440,108 @@ def test_compile_without_a_compiler(tiny: Any, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(FlagError, match=r"--compile=on: there is no C\+\+ compiler"):
         train(tiny.flags(tmp_path / "on", compile="on"))
     assert train(tiny.flags(tmp_path / "auto", max_steps=1)).finished
+
+
+def test_a_signal_in_the_middle_of_a_record_loses_nothing(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = sys.modules["expertise.youtube8m.train"]
+    recent = module._recent  # type: ignore[attr-defined]
+
+    def interrupted(*arguments: Any) -> Any:
+        monkeypatch.setattr(module, "_recent", recent)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return recent(*arguments)
+
+    monkeypatch.setattr(module, "_recent", interrupted)
+    result = train(tiny.flags(tmp_path, num_epochs=50))
+    assert not result.finished
+    assert list(checkpoint.steps_of(tmp_path)) == [result.step]
+    assert f"interrupted; step {result.step} is saved" in capsys.readouterr().err
+
+
+def test_a_signal_does_not_wait_for_an_evaluation(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["expertise.youtube8m.train"]
+    whole = module.evaluate_source  # type: ignore[attr-defined]
+
+    def interrupted(*arguments: Any, advance: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return whole(*arguments, advance=advance)
+
+    monkeypatch.setattr(module, "evaluate_source", interrupted)
+    result = train(tiny.flags(tmp_path, export_model_steps=4, eval_data_pattern=tiny.validate))
+    assert (result.step, result.finished) == (4, False)
+    assert list(checkpoint.steps_of(tmp_path)) == [4]
+    assert log(tmp_path, "eval") == []
+
+
+def test_batches_without_a_label_are_no_error(tmp_path: Path) -> None:
+    labels = [np.array([1] if n % 2 else [], dtype=np.int64) for n in range(20)]
+    records = [
+        encode_example({"id": [str(n)], "labels": labels[n], "mean_rgb": np.ones(3)}) for n in range(20)
+    ]
+    write_records(tmp_path / "a.tfrecord", records)
+    flags = Flags(
+        train_data_pattern=str(tmp_path / "a.tfrecord"),
+        train_dir=str(tmp_path / "run"),
+        feature_sizes="3",
+        num_classes=2,
+        batch_size=1,
+        cache_dir=str(tmp_path / "cache"),
+        num_readers=1,
+    )
+    assert train(flags).step == 100
+
+
+def test_a_new_model_that_can_not_begin_leaves_the_old_one(tiny: Any, tmp_path: Path) -> None:
+    train(tiny.flags(tmp_path, max_steps=2))
+    for change in ({"eval_data_pattern": "none*"}, {"train_data_pattern": "none*"}, {"feature_sizes": "2,2"}):
+        with pytest.raises(ValueError, match=r"none\*|expected 2"):
+            train(tiny.flags(tmp_path, start_new_model=True, **change))
+    assert list(checkpoint.steps_of(tmp_path)) == [2]
+
+
+def test_streaming_and_cache_are_not_mixed(tiny: Any, tmp_path: Path) -> None:
+    train(tiny.flags(tmp_path, max_steps=2))
+    with pytest.raises(FlagError, match=r"--cache_dir=.*now none"):
+        train(tiny.flags(tmp_path, max_steps=3, cache_dir="none"))
+
+
+def test_the_classes_of_a_run_stay(tiny: Any, tmp_path: Path) -> None:
+    other, same_names = tmp_path / "other.csv", tmp_path / "same.csv"
+    text = (tiny.folder / "vocabulary.csv").read_text()
+    other.write_text(text.replace("name 3", "another"))
+    same_names.write_text(text)
+    flags = tiny.flags(tmp_path / "run", max_steps=2, vocabulary=str(tiny.folder / "vocabulary.csv"))
+    train(flags)
+    assert train(dataclasses.replace(flags, vocabulary=str(same_names), max_steps=3)).step == 3
+    with pytest.raises(FlagError, match=r"--vocabulary=.*or other names"):
+        train(dataclasses.replace(flags, vocabulary=str(other), max_steps=4))
+
+
+def test_features_that_are_all_zero_are_named(tmp_path: Path) -> None:
+    records = [encode_example({"id": [str(n)], "labels": [n % 2], "mean_rgb": np.zeros(6)}) for n in range(9)]
+    write_records(tmp_path / "a.tfrecord", records)
+    with pytest.raises(FlagError, match="every feature of every video is 0"):
+        train(
+            Flags(
+                train_data_pattern=str(tmp_path / "a.tfrecord"),
+                train_dir=str(tmp_path / "run"),
+                feature_sizes="6",
+                num_classes=2,
+                model="MoeModel",
+                moe_rank=3,
+                cache_dir=str(tmp_path / "cache"),
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in table.of_command("train") if table.ENTRIES[n].resume == table.SAME]
+)
+def test_every_flag_that_must_stay_is_refused_when_it_changes(name: str) -> None:
+    before = dataclasses.asdict(Flags())
+    with pytest.raises(FlagError, match=f"--{name} was 'something else'"):
+        compare(before | {name: "something else"}, Flags())

@@ -4,13 +4,12 @@ train_dir/
   model_flags.json               what evaluation and inference need
   checkpoints/step_00001000/     model.safetensors, optimizer.safetensors, state.json
   export/step_1000/              model.safetensors, model_flags.json: all that `infer` needs
-  evaluation/step_1000.json      written by an evaluation; decides which checkpoint is the best
-  log.jsonl                      one line a record
+  evaluation/step_1000.json      written by an evaluation, every class in it
+  log.jsonl                      one line a record; its evaluations decide which checkpoint is the best
   finished.json                  training has come to its end
 """
 
 import json
-import math
 import re
 import shutil
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import nn
 from expertise._files import atomic_file, atomic_folder
 from expertise.youtube8m.model_flags import ModelFlags
 
+STATE = ("step", "examples", "flags", "data", "shuffle", "log_bytes", "streams", "compiled")  # of a run
 KEPT = 3  # newest checkpoints that stay, beside the best
 _STEP = re.compile(r"step_0*(\d+)$")
 
@@ -96,8 +96,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
+        missing = [key for key in STATE if key not in state]
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(_unreadable(folder, error)) from error
+    if missing:
+        raise CheckpointError(_unreadable(folder, f"state.json lacks {', '.join(missing)}"))
     return state
 
 
@@ -109,21 +112,21 @@ def load_weights(file: Path, model: nn.Module) -> None:
     CheckpointError : the file is missing, damaged, or belongs to another model.
     """
     try:
-        model.load_state_dict(load_file(file))
+        on_meta = any(weight.is_meta for weight in model.parameters())
+        model.load_state_dict({k: v.float() for k, v in load_file(file).items()}, assign=on_meta)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(_unreadable(file.parent, error)) from error
 
 
 def best_step(train_dir: Path) -> int | None:
-    """Give the evaluated step of the highest GAP, None where nothing was evaluated."""
-    gaps = {}
-    for step, file in steps_of(train_dir, "evaluation").items():
-        try:
-            gap = float(json.loads(file.read_text())["gap"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a file that somebody else put there decides nothing
-        if math.isfinite(gap):
-            gaps[step] = gap
+    """Give the step of the highest GAP among the run's own evaluations on its newest evaluation data.
+
+    The command `eval` decides nothing: it may look at test data. None where training evaluates nothing.
+    """
+    log = train_dir / "log.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    records = [record for record in records if record["kind"] == "eval"]
+    gaps = {record["step"]: record["gap"] for record in records if record["data"] == records[-1]["data"]}
     return max(gaps, key=lambda step: (gaps[step], step)) if gaps else None
 
 
@@ -172,7 +175,7 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     }
 
 
-def _unreadable(folder: Path, error: Exception) -> str:
+def _unreadable(folder: Path, error: Exception | str) -> str:
     return (
         f"the checkpoint {folder} can't be read: {' '.join(str(error).split())}. "
         "Remove this folder to go on from the one before, or begin anew with --start_new_model"

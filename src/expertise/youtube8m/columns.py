@@ -131,7 +131,10 @@ def _which(example: dict[str, Any]) -> str:
             and not any(isinstance(v, np.ndarray) and v.dtype == np.float32 for v in example.values())
         )
     ):
-        return "these are frame-level records (tf.train.SequenceExample); read them with --frame_features"
+        return (
+            "these are frame-level records (tf.train.SequenceExample); take video-level ones, "
+            "--frame_features is not built yet"
+        )
     return f"the record has {', '.join(sorted(example)) or 'no features'}; check --feature_names"
 
 

@@ -6,6 +6,7 @@ its one reader, and a line in the changelog.
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -61,7 +62,7 @@ class Flags:
         "Files to train on: a pattern like 'DIR/train*.tfrecord', several with commas.", required="train")
     eval_data_pattern: str = _flag("", "dataset", "train eval",
         "Files to evaluate on. In train: evaluates at every export, and the best checkpoint is kept.",
-        required="eval")
+        required="eval", resume=SAID)
     input_data_pattern: str = _flag("", "dataset", "convert infer",
         "Files to read.", required="convert infer")
     feature_names: str = _flag("mean_rgb", "dataset", "train convert",
@@ -129,8 +130,8 @@ class Flags:
     max_steps: int | None = _flag(None, "training", "train",
         "Stop after so many steps, if the epochs don't end before.", resume=SAID, minimum=1)
     recipe: str = _flag("stable", "training", "train",
-        "stable: starts at the classes' rates, scales the inputs, warms up and anneals the learning rate. "
-        "reference: none of this, and full weights, as google/youtube-8m.",
+        "stable: starts at the classes' rates and from a projection that tells them apart, scales the "
+        "inputs, warms up and anneals the learning rate. reference: none of this, and full weights.",
         resume=SAME, choices=("stable", "reference"))
     label_loss: str = _flag("CrossEntropyLoss", "training", "train",
         "The loss, by name.", resume=SAME)
@@ -256,6 +257,10 @@ def check(flags: Flags, command: str) -> None:
             )
         if entry.choices and value not in entry.choices:
             raise FlagError(f"--{name}={value!r}: allowed are {', '.join(entry.choices)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise FlagError(f"--{name}={value}: must be a finite number")
+        if isinstance(value, int) and abs(value) >= 2**62:
+            raise FlagError(f"--{name}={value}: must be less than 2^62")
         if entry.minimum is not None and value is not None and not value >= entry.minimum:
             raise FlagError(f"--{name}={value}: must be at least {entry.minimum:g}")
 

@@ -1,5 +1,6 @@
 """A trained model, ready to predict: from a run's folder, an export, or an archive of one."""
 
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from expertise.youtube8m import checkpoint
 from expertise.youtube8m.flags import FlagError, choose
+from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.models import MODELS, AbstractVideoModel, Explanation, l2_normalize
 
@@ -152,7 +154,9 @@ def load_model(path: str | Path, *, device: str = "auto", precision: str = "fp32
 
 def _load(folder: Path, step: int, device: str, precision: str) -> VideoModel:
     flags = ModelFlags.read(folder / "model_flags.json")
-    model = choose("model", flags.model, MODELS).from_flags(flags)
+    choose("label_loss", flags.label_loss, LOSSES)
+    with torch.device("meta"):  # flags that lie about sizes take no memory: the weights must fit first
+        model = choose("model", flags.model, MODELS).from_flags(flags)
     checkpoint.load_weights(folder / "model.safetensors", model)
     on = choose_device(device)
     return VideoModel(Classifier(model).to(on).eval(), flags, step, on, precision)
@@ -166,12 +170,12 @@ def _unpacked(archive: Path) -> Iterator[Path]:
             with tarfile.open(archive, "r:*") as tar:
                 for member in tar:
                     name = Path(member.name).name
+                    target = Path(folder) / name
                     if member.isfile() and name in _ARCHIVE_FILES and member.size <= _ARCHIVE_LIMIT:
                         source = tar.extractfile(member)
                         assert source is not None
-                        with (Path(folder) / name).open("wb") as target:
-                            while block := source.read(1 << 20):
-                                target.write(block)
+                        with target.open("xb") as file:  # a name that comes twice is refused
+                            shutil.copyfileobj(source, file, 1 << 20)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise FlagError(f"--input_model_tgz={archive} can't be unpacked: {error}") from error
         missing = _ARCHIVE_FILES - {file.name for file in Path(folder).iterdir()}

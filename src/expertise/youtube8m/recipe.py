@@ -12,9 +12,9 @@ the same.
 - MoeModel looks at the features through a projection to `moe_rank` values, started from a ridge regression of
   the labels: directions that tell classes apart come first, and frequent classes teach rare ones.
 - The learning rate warms up over the first tenth of the run, and falls to zero by half a cosine.
-- Adam's epsilon is 2e-5, so that classes with tiny gradients, the rare ones, move less.
+- Adam's epsilon is 5e-6, so that classes with tiny gradients, the rare ones, move less.
 
-benchmarks/quality.py measures what each of these is worth.
+`benchmarks/quality.py --choose` measures what each of these is worth.
 
 Letters of shapes: D features, C classes, R rank, N videos.
 """
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expertise.youtube8m.flags import Flags
+from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.models import AbstractVideoModel, MoeModel, l2_normalize
 from expertise.youtube8m.optimizers import TensorFlowAdam
 from expertise.youtube8m.readers import VideoSource
@@ -42,6 +42,7 @@ def shape(flags: Flags, input_size: int) -> tuple[int, float]:
     """Give the rank of the model (0: full) and the scale of its inputs."""
     if flags.recipe == "reference":
         return 0, 1.0
+    # What is projected is KAPPA, and so is the projection's share in it: Adam moves both factors of a weight.
     if flags.model == "MoeModel" and 0 < flags.moe_rank < input_size:
         return flags.moe_rank, math.sqrt(input_size) * KAPPA**2
     return 0, math.sqrt(input_size) * KAPPA
@@ -111,6 +112,10 @@ def _ridge_projection(
         seen += len(batch.ids)
         if seen >= START_VIDEOS:
             break
+    if power == 0.0:
+        raise FlagError(
+            "every feature of every video is 0; are --feature_names and the files the right ones?"
+        )
     ridge = RIDGE * power / (seen * D)
     weights_DC = torch.linalg.solve(gram_DD / seen + ridge * torch.eye(D), cross_DC / seen)
     values, vectors = torch.linalg.eigh(weights_DC @ weights_DC.T)  # ascending

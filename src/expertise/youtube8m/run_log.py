@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from torch import nn
-from torch.utils.hooks import RemovableHandle
+import torch
+from torch import Tensor, nn
 
 from expertise._optional import require
 from expertise._progress import Meter
@@ -92,11 +92,13 @@ def _figures(record: dict[str, Any]) -> str:
     return f"loss {record['loss']:.3f} Hit@1 {record['hit_at_1']:.3f} GAP {record['gap']:.3f}"
 
 
-def log_first_forward(root: nn.Module, meter: Meter) -> None:
-    """Say, for every module of the first forward, its device and the dtype of its weights and its output."""
-    handles: list[RemovableHandle] = []
+def log_forward(root: nn.Module, features: Tensor, precision: str, meter: Meter) -> None:
+    """Say, for every module of a forward, its device and the dtype of its weights and its output.
 
-    def tell(name: str, module: nn.Module, output: Any) -> None:
+    The forward is one of its own: the step of a long run is compiled, and calls no module.
+    """
+
+    def tell(name: str, module: nn.Module, output: Tensor) -> None:
         weight = next(module.parameters(), None)
         weights = (
             f"weights {str(weight.dtype).removeprefix('torch.')}" if weight is not None else "no weights"
@@ -105,9 +107,12 @@ def log_first_forward(root: nn.Module, meter: Meter) -> None:
         meter.say(
             f"{name or 'classifier'} ({type(module).__name__}): {output.device}, {weights}, output {result}"
         )
-        if module is root:
-            for handle in handles:
-                handle.remove()
 
-    for name, module in root.named_modules():
-        handles.append(module.register_forward_hook(lambda m, _, out, name=name: tell(name, m, out)))
+    handles = [
+        module.register_forward_hook(lambda m, _, out, name=name: tell(name, m, out))
+        for name, module in root.named_modules()
+    ]
+    with torch.no_grad(), torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        root(features)
+    for handle in handles:
+        handle.remove()

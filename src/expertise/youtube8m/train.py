@@ -3,6 +3,7 @@
 import hashlib
 import math
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.models import MODELS, AbstractVideoModel
 from expertise.youtube8m.optimizers import OPTIMIZERS, staircase
 from expertise.youtube8m.readers import VideoSource, open_videos
-from expertise.youtube8m.run_log import LOG_STEPS, RunLog, log_first_forward
+from expertise.youtube8m.run_log import LOG_STEPS, RunLog, log_forward
 from expertise.youtube8m.step import compiler_found, fuse, train_step
 from expertise.youtube8m.videos import FeatureSpec, match_files
 from expertise.youtube8m.vocabulary import read_vocabulary
@@ -56,21 +57,20 @@ def train(flags: Flags) -> TrainResult:
     optimizer_of = choose("optimizer", flags.optimizer, OPTIMIZERS)
     label_loss = choose("label_loss", flags.label_loss, LOSSES)
     train_dir = Path(flags.train_dir)
-    if flags.start_new_model:
-        checkpoint.clear(train_dir)
-
     fingerprint = _fingerprint(flags.train_data_pattern)
-    earlier = _earlier_run(flags, fingerprint)
+    earlier = None if flags.start_new_model else _earlier_run(flags, fingerprint)
     source, evaluation_source, model_flags = _open_data(flags)
     model = model_class.from_flags(model_flags).to(device)
     optimizer = optimizer_of(model.parameters())
     if earlier is None:
-        train_dir.mkdir(parents=True, exist_ok=True)
-        model_flags.write(train_dir / "model_flags.json")
         state = _first_state(flags, fingerprint, source, model_flags.num_classes)
         recipe.begin(flags, model, optimizer, source)
+        checkpoint.clear(train_dir)  # only now: nothing above has found fault with the new run
+        train_dir.mkdir(parents=True, exist_ok=True)
+        model_flags.write(train_dir / "model_flags.json")
     else:
         folder, state = earlier
+        _check_classes(flags, model_flags, ModelFlags.read(train_dir / "model_flags.json"))
         recipe.begin(flags, model, optimizer, None)
         checkpoint.restore(folder, model, optimizer)
         checkpoint.sweep(train_dir)
@@ -99,12 +99,12 @@ def train(flags: Flags) -> TrainResult:
         progress(f"train {flags.model}", total, "steps", done=step) as meter,
         interruptible() as interrupted,
     ):
-        if flags.log_device_placement:
-            log_first_forward(classifier, meter)
         last = False
         while not last:
             batch = next(batches)
             features, labels = batch.features.to(device), batch.labels.to(device)
+            if flags.log_device_placement and step == int(state["step"]):
+                log_forward(classifier, features, flags.precision, meter)
             rate = learning_rate(flags, examples, total_examples)
             whole = fused if len(batch.ids) == flags.batch_size else None  # another shape compiles anew
             loss, predictions = train_step(
@@ -121,11 +121,14 @@ def train(flags: Flags) -> TrainResult:
                 log.train(record, meter)
 
             if saves:
-                if evaluation_source is not None and not interrupted.is_set():
+                if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+                    raise FloatingPointError(_not_finite(flags, f"a weight is not finite at step {step}"))
+                if evaluation_source is not None:
                     video_model = VideoModel(classifier, model_flags, step, device, flags.precision)
-                    evaluation = evaluate_source(video_model, evaluation_source, flags.batch_size)
-                    write_evaluation(train_dir, evaluation, flags.eval_data_pattern)
-                    log.evaluation({"step": step, **evaluation.metrics}, meter)
+                    evaluation = _evaluate(flags, video_model, evaluation_source, interrupted)
+                    if evaluation is not None:
+                        log.evaluation({"step": step, "data": flags.eval_data_pattern, **evaluation}, meter)
+                    last = last or interrupted.is_set()
                 state |= {"step": step, "examples": examples, "log_bytes": log.size()}
                 checkpoint.save(train_dir, step, model, optimizer, state, model_flags)
                 checkpoint.prune(train_dir)
@@ -224,9 +227,43 @@ def _earlier_run(flags: Flags, fingerprint: str) -> tuple[Path, dict[str, Any]] 
             f"the files of --train_data_pattern={flags.train_data_pattern} have changed since {folder} "
             "was saved; restore them, or begin anew with --start_new_model"
         )
+    before.pop("vocabulary")  # the classes themselves are compared, when they are known
+    before.pop("num_classes")
+    if state["streams"] != (flags.cache_dir == "none"):
+        raise FlagError(
+            f"the run in {flags.train_dir} began with --cache_dir={before['cache_dir']}, now "
+            f"{flags.cache_dir}: streaming and a cache have other orders of the videos; stay with the one, "
+            "or begin anew with --start_new_model"
+        )
     for line in compare(before, flags):
         print(line, file=sys.stderr)
     return folder, state | {"flags": asdict(flags)}
+
+
+def _check_classes(flags: Flags, now: ModelFlags, before: ModelFlags) -> None:
+    if (now.num_classes, now.class_names) != (before.num_classes, before.class_names):
+        flag = "vocabulary" if flags.vocabulary else "num_classes"
+        raise FlagError(
+            f"--{flag}={getattr(flags, flag)}: {now.num_classes} classes; the run in {flags.train_dir} has "
+            f"{before.num_classes}, or other names. Give those, or begin anew with --start_new_model"
+        )
+
+
+def _evaluate(
+    flags: Flags, model: VideoModel, source: VideoSource, interrupted: threading.Event
+) -> dict[str, Any] | None:
+    """Evaluate and write it down; None where an interruption came first, which must not wait for the end."""
+
+    def advance(videos: int) -> None:
+        if interrupted.is_set():
+            raise InterruptedError
+
+    try:
+        evaluation = evaluate_source(model, source, flags.batch_size, advance=advance)
+    except InterruptedError:
+        return None
+    write_evaluation(flags.train_dir, evaluation, flags.eval_data_pattern)
+    return evaluation.metrics
 
 
 def _first_state(flags: Flags, fingerprint: str, source: VideoSource, num_classes: int) -> dict[str, Any]:
@@ -238,6 +275,7 @@ def _first_state(flags: Flags, fingerprint: str, source: VideoSource, num_classe
         "data": fingerprint,
         "shuffle": source.default_shuffle(),
         "log_bytes": 0,
+        "streams": flags.cache_dir == "none",
         "compiled": _compiles(flags, source.num_videos, num_classes),
     }
 
@@ -263,13 +301,12 @@ def _recent(
 ) -> dict[str, float]:
     """Give the figures of the batch just trained on."""
     if not math.isfinite(loss.item()):
-        raise FloatingPointError(
-            f"the loss is {loss.item()}; the last checkpoint stands. A smaller --base_learning_rate "
-            f"(now {flags.base_learning_rate:g}) or --clip_gradient_norm=1 keeps it finite"
-        )
-    metrics = VideoMetrics(predictions.shape[1])
-    metrics.update(predictions, labels)
-    result = metrics.compute()
+        raise FloatingPointError(_not_finite(flags, f"the loss is {loss.item()}"))
+    result = {"hit_at_1": 0.0, "gap": 0.0}  # of a batch without a label
+    if labels.any():
+        metrics = VideoMetrics(predictions.shape[1])
+        metrics.update(predictions, labels)
+        result = metrics.compute()
     squares = sum(l2 / 2 * weight.detach().square().sum().item() for weight, l2 in model.penalized())
     return {
         "loss": loss.item(),
@@ -277,3 +314,11 @@ def _recent(
         "hit_at_1": result["hit_at_1"],
         "gap": result["gap"],
     }
+
+
+def _not_finite(flags: Flags, what: str) -> str:
+    return (
+        f"{what}; the last checkpoint stands. A smaller --base_learning_rate (now "
+        f"{flags.base_learning_rate:g}), --moe_l2 or --regularization_penalty, or --clip_gradient_norm=1, "
+        "keeps it finite"
+    )

@@ -170,8 +170,8 @@ def label_faults(
         row = int(np.searchsorted(label_ptr, entry, side="right")) - 1
         found.setdefault(
             row,
-            f"label {labels[entry]} is outside 0..{num_classes - 1}; if the labels are right, "
-            "give their number with --num_classes or their names with --vocabulary",
+            f"label {labels[entry]} is outside 0..{num_classes - 1}, the classes that "
+            "--vocabulary or --num_classes gave (for eval and infer: in training)",
         )
     return found
 
