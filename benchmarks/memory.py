@@ -10,7 +10,8 @@ import numpy as np
 
 VIDEOS = 20_000
 CODE = """
-import resource, sys
+import os, resource, sys
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 from expertise.youtube8m import Flags
 from expertise.youtube8m.train import train
 folder, model, precision, compiled = sys.argv[1:]

@@ -115,7 +115,9 @@ def scan_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> 
         raise errors[0]
     if skipped is not None:
         skipped.extend(errors)
-    return Shard(path, buffer, np.delete(starts, wrong), np.delete(sizes, wrong))
+    if wrong.size:
+        starts, sizes = np.delete(starts, wrong), np.delete(sizes, wrong)
+    return Shard(path, buffer, starts, sizes)
 
 
 def read_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> Iterator[bytes]:
