@@ -84,7 +84,7 @@ class MoeModel(AbstractVideoModel):
         return mix_and_pullback(gate_BGC, expert_BMC)
 
     def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
-        """Draw the weights anew: Glorot-uniform times ``scale``; biases 0.
+        """Draw the weights anew: Glorot-uniform times ``scale``, as for D inputs at any rank; biases 0.
 
         A projection is drawn orthogonal to itself, which keeps the length of what it passes on.
         """
