@@ -76,14 +76,19 @@ def test_nobody_imports_the_command_line() -> None:
             assert not any(module.startswith("expertise.cli") for module, _ in imports(file)), file
 
 
-@pytest.mark.parametrize("family", ["youtube8m/models", "youtube8m/formats"])
+@pytest.mark.parametrize("family", ["youtube8m/models", "youtube8m/formats", "mixture/gates", "mixture/experts"])
 def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
     folder = SOURCE / family
     package = "expertise." + family.replace("/", ".")
     members = [file for file in folder.glob("*.py") if not file.name.startswith("_")]
     assert members
     for file in members:
-        inside = [module for module, _ in imports(file) if module.startswith(package)]
+        inside = []
+        for module, node in imports(file):
+            if module == package and isinstance(node, ast.ImportFrom):
+                inside += [f"{module}.{alias.name}" for alias in node.names]
+            elif module.startswith(package):
+                inside.append(module)
         assert all(module.removeprefix(package).startswith("._") for module in inside), f"{file}: {inside}"
 
 
@@ -101,6 +106,17 @@ def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
 def test_importing_loads_no_torch(statement: str) -> None:
     heavy = ["torch", "pyarrow", "matplotlib", "tensorboard", "onnx"]
     code = f"import sys; {statement}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import expertise.core", "from expertise import MixtureOfExpertsRegressor, MixtureOfExpertsClassifier"],
+)
+def test_the_statistical_side_loads_no_torch(statement: str) -> None:
+    """Pyarrow is not looked for: scikit-learn itself loads pandas, and pandas it, where they are installed."""
+    code = f"import sys; {statement}; print([m for m in ('torch', 'matplotlib', 'skops') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
