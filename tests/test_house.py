@@ -76,7 +76,9 @@ def test_nobody_imports_the_command_line() -> None:
             assert not any(module.startswith("expertise.cli") for module, _ in imports(file)), file
 
 
-@pytest.mark.parametrize("family", ["youtube8m/models", "youtube8m/formats", "mixture/gates", "mixture/experts"])
+@pytest.mark.parametrize(
+    "family", ["youtube8m/models", "youtube8m/formats", "mixture/gates", "mixture/experts"]
+)
 def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
     folder = SOURCE / family
     package = "expertise." + family.replace("/", ".")
@@ -115,8 +117,9 @@ def test_importing_loads_no_torch(statement: str) -> None:
     ["import expertise.core", "from expertise import MixtureOfExpertsRegressor, MixtureOfExpertsClassifier"],
 )
 def test_the_statistical_side_loads_no_torch(statement: str) -> None:
-    """Pyarrow is not looked for: scikit-learn itself loads pandas, and pandas it, where they are installed."""
-    code = f"import sys; {statement}; print([m for m in ('torch', 'matplotlib', 'skops') if m in sys.modules])"
+    """Pyarrow is not looked for: scikit-learn loads pandas where it is installed, and pandas loads it."""
+    heavy = ["torch", "matplotlib", "skops"]
+    code = f"import sys; {statement}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

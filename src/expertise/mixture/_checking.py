@@ -192,7 +192,7 @@ def check_groups(groups: Any, X: Any, columns: IntArray, weight: Array) -> IntAr
     if not same.all():
         row, column = np.argwhere(~same)[0]
         raise ValueError(
-            f"the gate's inputs must be constant within a group, but in group {labels[row]!r} column "
+            f"the gate's inputs must be constant within a group, but in group {labels[row].tolist()!r} column "
             f"{columns[column]} is {inputs[first][row, column]:g} and {inputs[row, column]:g}; leave it out "
             'of gate_features, or use gate="constant"'
         )

@@ -15,7 +15,7 @@ from expertise.mixture import _checking, em, saving, starts
 from expertise.mixture.chunked import ChunkFitting
 from expertise.mixture.em import Fit, InMemory, Model
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
-from expertise.mixture.gates import AbstractGate, GateSettings
+from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings
 from expertise.mixture.parts import resolve_expert
 from expertise.mixture.preparing import Scales, Table, make_rows
 from expertise.mixture.rows import Array, Rows
@@ -36,38 +36,44 @@ class EditableMixture(ChunkFitting):
         ----------
         X, y : the new cases; a few are enough (give the expert a ridge then).
         expert : a family, an expert with options, or a scikit-learn estimator; the kind of expert 0 if None.
-        X_old, y_old : some of the old cases, from which the gate learns where the new expert's region ends.
-            Without them the gate cannot know, and gives it a constant share, by the number of cases.
+        X_old, y_old : some of the old cases, from which the gate learns where the new expert's region ends. A
+            constant gate needs none: the share of the new expert is that of its cases.
         max_iter : M-steps of the new expert and the gate.
+
+        Raises
+        ------
+        ValueError : no old cases, though the gate depends on the input.
         """
         new = self._table_of(X, y)
-        old = None if X_old is None else self._table_of(X_old, y_old)
-        family = resolve_expert(_kind_of(self.experts_[0]) if expert is None else expert, self._task)
-        share = len(new) / (len(new) + self._total_weight_)
-        gate = self.gate_.with_expert(None, min(share, 0.5))
-        table = new if old is None else _joined(new, old)
-        resp = np.zeros((len(table), self.n_experts_ + 1))
-        resp[: len(new), -1] = 1.0
-        if old is not None:
-            resp[len(new) :, :-1] = self.responsibilities(X_old, y_old)
+        constant = isinstance(self.gate_, ConstantGate)
+        if X_old is None and not constant:
+            raise ValueError(
+                "add_expert needs X_old and y_old, some of the old cases: without them "
+                f"gate={self.gate_.name!r} cannot learn where the region of the new expert ends"
+            )
+        family = resolve_expert(self.experts_[0].blank() if expert is None else expert, self._task)
         blank = family.bound(self._expert_settings())
-        if blank.is_fitted:
-            self._set_model(Model(gate, (*self.experts_, blank)))
-            return self._after_edit(table if old is not None else None)
+        share = len(new) / (len(new) + self._total_weight_)
+        grown = self.gate_.with_expert(None, min(share, 0.5))
+        table, resp = new, np.zeros((len(new), self.n_experts_ + 1))
+        resp[:, -1] = 1.0
+        if X_old is not None:
+            table = _joined(new, self._table_of(X_old, y_old))
+            old = np.pad(self.responsibilities(X_old, y_old), ((0, 0), (0, 1)))
+            resp = np.vstack([resp, old])
         rows, scales = self._rows_of(table)
         held = [replace(e, frozen=True).scaled(scales.expert, scales.y) for e in self.experts_]
-        inside = Model(gate.scaled(scales.gate), (*held, blank))
-        given = em.first_model(
-            replace(inside, gate=inside.gate.frozen() if old is None else inside.gate),
-            InMemory(rows),
-            lambda chunk: resp[chunk.index],
-        )
-        if old is not None:
-            given = self._run(given, rows, max_iter).model
-        expert_ = given.experts[-1].unscaled(scales.expert, scales.y)
-        learned = gate if old is None else replace(given.gate.unscaled(scales.gate), trainable=gate.trainable)
-        self._set_model(Model(learned, (*self.experts_, expert_)))
-        return self._after_edit(table if old is not None else None)
+        learning = grown.frozen() if X_old is None else grown.scaled(scales.gate).forgotten()
+        begin = Model(learning, (*held, blank.scaled(scales.expert, scales.y) if blank.is_fitted else blank))
+        if not blank.is_fitted:
+            begin = em.first_model(begin, InMemory(rows), lambda chunk: resp[chunk.index])
+        if X_old is not None:  # the gate first, at the responsibilities that are known; then all that learns
+            given = self._run(begin, replace(rows, resp=resp), max_iter).model
+            begin = self._run(given, rows, max_iter).model
+        added = blank if blank.is_fitted else begin.experts[-1].unscaled(scales.expert, scales.y)
+        learned = begin.gate.unscaled(scales.gate) if X_old is not None else grown
+        self._set_model(Model(replace(learned, trainable=self.gate_.trainable), (*self.experts_, added)))
+        return self._after_edit(None if X_old is None else table)
 
     def replace_expert(
         self, k: int, X: Any = None, y: Any = None, *, expert: Any = None, max_iter: int = 50
@@ -82,7 +88,7 @@ class EditableMixture(ChunkFitting):
         expert : a family, an expert, or an estimator; the kind of the one replaced if None.
         """
         k = self._number(k)
-        family = resolve_expert(_kind_of(self.experts_[k]) if expert is None else expert, self._task)
+        family = resolve_expert(self.experts_[k].blank() if expert is None else expert, self._task)
         experts = list(self.experts_)
         if not family.is_fitted:
             if X is None or y is None:
@@ -309,8 +315,3 @@ def _as_inputs(table: Table) -> Any:
 def _joined(first: Table, second: Table) -> Table:
     names: Sequence[str] = ("X", "y", "weight")
     return Table(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
-
-
-def _kind_of(expert: AbstractExpert) -> AbstractExpert:
-    """Give an expert of the same kind and options without parameters."""
-    return expert.blank()

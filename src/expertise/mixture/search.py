@@ -124,7 +124,8 @@ class Search:
         runs = [self._screen(kind, model) for kind, model in self._models(self.settings.n_init)]
         self._continue(runs)
         best = max((run for run in runs if run.continued), key=lambda run: run.rank)
-        if best.troubles and len(self.blank.experts) > 1 and self.blank.gate.trainable:
+        free = self.blank.gate.trainable and self.few.resp is None
+        if best.troubles and len(self.blank.experts) > 1 and free:
             more = [self._screen("random", self.first("random")) for _ in range(EXTRA)]
             self._continue(more)
             runs += more
@@ -140,6 +141,9 @@ class Search:
         blank = self.blank
         if len(blank.experts) == 1:
             yield "one expert", self.first("random")
+            return
+        if self.few.resp is not None:
+            yield "the given partition", self.first("given")
             return
         if not blank.gate.trainable:
             yield "the gate's prior", self.first("prior")

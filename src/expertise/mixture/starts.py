@@ -86,7 +86,11 @@ REPEATABLE = {"tree"}  # the same again however often it is drawn
 
 def first(kind: str, model: Model, rows: Rows, rng: np.random.Generator) -> Model:
     """Make the model of a start: its responsibilities, then one M-step."""
-    resp = prior(model, rows, rng) if kind == "prior" else START_KINDS[kind](model, rows, rng)
+    if kind == "given":
+        assert rows.resp is not None
+        resp = rows.resp
+    else:
+        resp = (prior if kind == "prior" else START_KINDS[kind])(model, rows, rng)
     return em.first_model(model, InMemory(rows), _by_gate_row(resp, rows))
 
 

@@ -124,6 +124,10 @@ class AbstractGate(ABC):
         """Remove expert k: the others' priors grow in proportion."""
         raise NotImplementedError
 
+    def forgotten(self) -> Self:
+        """Give the gate for as many experts, its borders forgotten: none is so steep that it cannot move."""
+        return self
+
     # -- standard errors: the parameters as one vector, in standardised columns
 
     @property

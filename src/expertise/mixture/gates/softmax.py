@@ -99,6 +99,10 @@ class SoftmaxGate(AbstractGate):
         beta = np.delete(self._beta, k, axis=1)
         return replace(self, beta=beta - beta[:, [-1]])
 
+    def forgotten(self) -> Self:
+        """Give equal priors everywhere."""
+        return replace(self, beta=np.zeros_like(self._beta))
+
     @property
     def parameters(self) -> Array:
         """Coefficients of all experts but the last."""

@@ -166,6 +166,10 @@ class TreeGate(AbstractGate):
             return self.split(like, share)
         return self._with_node(0, (self._tree, self.n_experts), share)
 
+    def forgotten(self) -> Self:
+        """Give equal priors at every split."""
+        return replace(self, betas=tuple(np.zeros_like(beta) for beta in self._betas))
+
     def without_expert(self, k: int) -> Self:
         """Prune leaf k: its siblings take its prior; numbers above k move down by one."""
         assert self.n_experts > 1
