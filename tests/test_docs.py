@@ -120,7 +120,17 @@ def test_every_page_is_in_the_index() -> None:
 def test_every_gate_and_expert_has_a_page_with_all_its_options(page: str, part: type) -> None:
     text = (DOCS / "mixture" / page).read_text()
     assert part.__name__ in text
-    inside = ("settings", "betas", "columns", "moves", "seen", "fitted", "held_out", "smallest_sigma", "model")
+    inside = (
+        "settings",
+        "betas",
+        "columns",
+        "moves",
+        "seen",
+        "fitted",
+        "held_out",
+        "smallest_sigma",
+        "model",
+    )
     for option, default in defaults(part).items():
         if option not in inside:
             assert table_row(DOCS / "mixture" / page, option)[1] == f"`{default!r}`", option

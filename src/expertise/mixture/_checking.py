@@ -56,7 +56,7 @@ CONSTRAINTS: dict[str, Constraint] = {
     "alpha": _number(0),
     "gate_alpha": _number(0),
     "variance_floor": _number(0),
-    "n_init": _whole(1),
+    "n_init": _whole(1, none=True),
     "screening_iter": _whole(1),
     "max_iter": _whole(1),
     "tol": _number(0),
@@ -192,8 +192,8 @@ def check_groups(groups: Any, X: Any, columns: IntArray, weight: Array) -> IntAr
     if not same.all():
         row, column = np.argwhere(~same)[0]
         raise ValueError(
-            f"the gate's inputs must be constant within a group, but in group {labels[row].tolist()!r} column "
-            f"{columns[column]} is {inputs[first][row, column]:g} and {inputs[row, column]:g}; leave it out "
+            f"the gate's inputs must be constant within a group, but in group {labels[row].tolist()!r} "
+            f"column {columns[column]} is {inputs[first][row, column]:g} and {inputs[row, column]:g}; leave it out "
             'of gate_features, or use gate="constant"'
         )
     return codes

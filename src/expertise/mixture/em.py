@@ -218,7 +218,7 @@ def maximisation(model: Model, sums: Pass) -> Model:
     return replace(model, gate=gate, experts=tuple(experts))
 
 
-def _between(here: Model, there: Model, share: float) -> Model:
+def between(here: Model, there: Model, share: float) -> Model:
     """Shorten the steps of the parts that make Newton steps; the others stay where they are best."""
     gate = there.gate if here.gate.closed_form else here.gate.between(there.gate, share)
     experts = (
@@ -275,7 +275,7 @@ def maximise(
         if best is not None and not value >= best[2] - ROUNDING * (1 + abs(best[2])):
             if candidate.can_be_shortened and candidate.is_additive and halvings < HALVINGS:
                 halvings += 1
-                candidate = _between(best[0], target, 0.5**halvings)
+                candidate = between(best[0], target, 0.5**halvings)
                 continue
             fell = not candidate.is_additive
             falls += 1

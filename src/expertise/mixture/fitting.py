@@ -25,6 +25,8 @@ from expertise.mixture.preparing import Columns, Table
 from expertise.mixture.problem import Problem, Solution
 from expertise.mixture.search import SearchSettings
 
+N_INIT = 10  # starts where a pass is a few products
+N_INIT_ESTIMATORS = 3  # and where it fits scikit-learn estimators anew
 Experts = tuple[AbstractExpert, ...]
 
 
@@ -50,7 +52,7 @@ class EMFitting(FittedMixture):
         gate_alpha: float = 1e-10,
         variance_floor: float = 1e-6,
         starts: Any = None,
-        n_init: int = 10,
+        n_init: int | None = None,
         screening_iter: int = 10,
         max_iter: int = 1000,
         tol: float = 1e-6,
@@ -180,6 +182,7 @@ class EMFitting(FittedMixture):
 
     def _settle(self, gate: AbstractGate, experts: Experts, columns: Columns, n_outputs: int) -> Problem:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        additive = gate.additive and all(expert.additive for expert in experts)
         return Problem(
             gate=gate,
             experts=experts,
@@ -189,7 +192,7 @@ class EMFitting(FittedMixture):
             expert_settings=ExpertSettings(self.alpha, self.variance_floor, n_outputs, seed),
             search=SearchSettings(
                 starts=tuple(self.starts or _checking.DEFAULT_STARTS),
-                n_init=self.n_init,
+                n_init=self.n_init or (N_INIT if additive else N_INIT_ESTIMATORS),
                 screening_iter=self.screening_iter,
                 max_iter=self.max_iter,
                 tol=self.tol,

@@ -208,8 +208,21 @@ class Stepwise:
         gate = self.model.gate
         assert gate.settings is not None
         gate = replace(gate, settings=replace(gate.settings, total_weight=self.seen))
-        self.model = em.maximisation(Model(gate, self.model.experts), scaled(self.past, self.seen))
+        here = Model(gate, self.model.experts)
+        self.model = self._not_too_far(
+            here, em.maximisation(here, scaled(self.past, self.seen)), rows, found.value
+        )
         return found.value / weight
+
+    def _not_too_far(self, here: Model, there: Model, rows: Rows, value: float) -> Model:
+        """Shorten Newton steps while the batch itself finds them worse than none."""
+        hard = self.problem.search.hard
+        target = there
+        for halvings in range(1, em.HALVINGS + 1):
+            if not there.can_be_shortened or em.expectation(there, rows, hard=hard).value >= value:
+                break
+            there = em.between(here, target, 0.5**halvings)
+        return there
 
 
 def scaled(sums: Pass, factor: float) -> Pass:
