@@ -193,8 +193,8 @@ def check_groups(groups: Any, X: Any, columns: IntArray, weight: Array) -> IntAr
         row, column = np.argwhere(~same)[0]
         raise ValueError(
             f"the gate's inputs must be constant within a group, but in group {labels[row].tolist()!r} "
-            f"column {columns[column]} is {inputs[first][row, column]:g} and {inputs[row, column]:g}; leave it out "
-            'of gate_features, or use gate="constant"'
+            f"column {columns[column]} is {inputs[first][row, column]:g} and {inputs[row, column]:g}; "
+            'leave it out of gate_features, or use gate="constant"'
         )
     return codes
 

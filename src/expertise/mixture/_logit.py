@@ -4,10 +4,12 @@ Maximise sum_ik h_ik log g_ik with g = softmax(X beta), h >= 0 summing to the we
 class this is unstable; with all blocks of the Hessian it converges in a few steps.
 """
 
+from functools import cache
+
 import numpy as np
 from scipy import linalg
 
-from expertise.mixture.rows import Array, Design
+from expertise.mixture.rows import Array, Design, IntArray
 from expertise.mixture.sums import Sums
 
 LARGE = 1500  # unknowns from which the fixed bound of Bohning & Lindsay replaces the Hessian
@@ -37,7 +39,7 @@ def newton_sums(design: Design, resp: Array, log_gate: Array, weight: Array) -> 
     free = gate.shape[1] - 1
     if free * design.shape[1] > LARGE:
         return Sums(gradient=gradient, bound=design.gram(weight[:, None]))
-    first, second = np.triu_indices(free)
+    first, second = _upper(free)
     curvature = np.empty((len(gate), len(first)), order="F")
     for column, (k, other) in enumerate(zip(first, second, strict=True)):
         share = 1 - prior[:, k] if k == other else -prior[:, other]
@@ -68,9 +70,14 @@ def _hessian(sums: Sums, q: int, free: int) -> Array:
         half = 0.5 * (np.eye(free) - 1 / (free + 1))
         return np.asarray(np.kron(half, sums["bound"][0]))
     matrix = np.empty((free, q, free, q))
-    for block, (k, other) in zip(sums["hessian"], zip(*np.triu_indices(free), strict=True), strict=True):
+    for block, (k, other) in zip(sums["hessian"], zip(*_upper(free), strict=True), strict=True):
         matrix[k, :, other, :] = matrix[other, :, k, :] = block
     return np.asarray(matrix.reshape(free * q, free * q))
+
+
+@cache
+def _upper(free: int) -> tuple[IntArray, IntArray]:
+    return np.triu_indices(free)
 
 
 def _solve(matrix: Array, right: Array) -> Array:

@@ -96,6 +96,8 @@ class ChunkFitting(EMFitting):
         )
         self.weights_ = np.asarray(state.past.count / state.past.count.sum())
         self.objective_history_ = np.append(self.objective_history_, value * state.seen)
+        self.loglik_ = self.joint_loglik_ = value * state.seen  # as far as the last batch tells
+        self.cases_ = self.weights_ * state.seen
         self._total_weight_ = state.seen
         return self
 

@@ -11,13 +11,13 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from expertise.mixture import _checking, em, saving, starts
+from expertise.mixture import _checking, em, saving, showing, starts
 from expertise.mixture.chunked import ChunkFitting
 from expertise.mixture.em import Fit, InMemory, Model
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
 from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings
 from expertise.mixture.parts import resolve_expert
-from expertise.mixture.preparing import Scales, Table, make_rows
+from expertise.mixture.preparing import Scales, Table, canonical, make_rows
 from expertise.mixture.rows import Array, Rows
 from expertise.mixture.standard_errors import StandardErrors, standard_errors
 
@@ -227,19 +227,21 @@ class EditableMixture(ChunkFitting):
     # -- standard errors
 
     def standard_errors(
-        self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None
+        self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None, groups: Any = None
     ) -> StandardErrors:
         """Compute standard errors of all coefficients from the observed information on the data of the fit.
 
         Parameters
         ----------
-        X, y, sample_weight, offset : the data that were fitted.
+        X, y, sample_weight, offset, groups : the data that were fitted.
 
         Raises
         ------
         ValueError : experts or a gate without parameters that have a gradient.
         """
         table = self._table_of(X, y, sample_weight, offset)
+        codes = _checking.check_groups(groups, table.X, self._columns_.gate, table.weight)
+        table = canonical(replace(table, groups=codes))
         rows, scales = self._rows_of(table)
         inside = tuple(e.scaled(scales.expert, scales.y) for e in self.experts_)
         return standard_errors(Model(self.gate_.scaled(scales.gate), inside), rows, scales)
@@ -296,20 +298,19 @@ class EditableMixture(ChunkFitting):
 
     def _after_edit(self, table: Table | None) -> Self:
         """Bring what is said of the fit up to date: the mean prior where there are data."""
+        self.loglik_ = self.joint_loglik_ = float("nan")  # no more that of the fit
         if table is not None:
-            design = self._gate_design(_as_inputs(table))
-            self.weights_ = table.weight @ np.exp(self.gate_.log_gate(design)) / table.weight.sum()
+            rows, scales = self._rows_of(table)
+            parts = tuple(e.scaled(scales.expert, scales.y) for e in self.experts_)
+            model = Model(self.gate_.scaled(scales.gate), parts)
+            self.weights_ = showing.mean_prior(model, InMemory(rows))
+            self.joint_loglik_, self.loglik_ = showing.log_likelihoods(model, InMemory(rows), scales)
+            self.cases_ = em.expectation(model, rows).gate_resp.sum(axis=0)
         elif len(self.weights_) != self.n_experts_:
             grown = np.append(self.weights_, 1 / (self.n_experts_ * 1.0))
             self.weights_ = grown / grown.sum()
         self.__dict__.pop("_stepwise_", None)
         return self
-
-
-def _as_inputs(table: Table) -> Any:
-    from expertise.core.estimator import Inputs
-
-    return Inputs(table.X, table.offset)
 
 
 def _joined(first: Table, second: Table) -> Table:

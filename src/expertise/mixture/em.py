@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from expertise.mixture.acceleration import Extrapolation
 from expertise.mixture.experts import AbstractExpert
 from expertise.mixture.gates import AbstractGate
 from expertise.mixture.rows import CHUNK, Array, Rows
@@ -23,6 +24,8 @@ from expertise.mixture.sums import Statistics
 
 ROUNDING = 1e-10  # relative: a fall of the objective by less is rounding
 HALVINGS = 12
+PERFECT = 1e-4  # nats a row: classes that are told apart so well are separable, and would be for ever
+SLOWEST = 0.01  # of what is enough: a run that gains less in a step is stopped, however much may be to come
 PATIENCE = 3  # falls in a row that parts which are no maximisers (a forest) are allowed
 
 
@@ -266,13 +269,20 @@ def maximise(
     candidate = target = model
     best: tuple[Model, Pass, float] | None = None
     history: list[float] = []
+    plain: list[float] = []  # objectives of plain steps in a row: what the ratio of gains is read from
+    jumps = Extrapolation()
     enough = tol * source.total_weight
+    bounded = model.experts[0].task == "classification" and not model.gate.models_inputs  # by 0
     halvings = falls = 0
-    converged = fell = False
+    converged = fell = jumped = False
     while True:
         sums = pass_over(source, work, n_jobs=n_jobs)
         value = sums.value - candidate.penalty()
-        if best is not None and not value >= best[2] - ROUNDING * (1 + abs(best[2])):
+        if best is not None and not value >= best[2] - (0 if jumped else ROUNDING * (1 + abs(best[2]))):
+            if jumped:  # as if nothing had been tried
+                jumped, candidate = False, target
+                jumps.punish()
+                continue
             if candidate.can_be_shortened and candidate.is_additive and halvings < HALVINGS:
                 halvings += 1
                 candidate = between(best[0], target, 0.5**halvings)
@@ -286,15 +296,31 @@ def maximise(
             falls = 0
             best = (candidate, sums, value)
         history.append(value)
+        plain.append(value)
+        if jumped:
+            plain = [value]
+            jumps.restart()
+            jumps.reward()
         if watch is not None:
             watch(len(history) - 1, value)
-        converged = settled(history, enough)
+        perfect = bounded and value >= -PERFECT * source.total_weight
+        converged = perfect or settled(plain, enough)
         if converged or len(history) > max_iter:
             break
         halvings = 0
         candidate = target = maximisation(candidate, sums)
+        found = jumps.jump(best[0].gate, best[0].experts, _rate(plain)) if best is not None else None
+        jumped = found is not None
+        candidate = Model(*found) if found is not None else target
     model, sums, value = best if best is not None else (candidate, sums, value)
     return Fit(model, value, sums.value, history, sums.count, converged, fell, sums)
+
+
+def _rate(values: Sequence[float]) -> float:
+    """Give the last gain over the one before; 0 where there are none."""
+    if len(values) < 3 or not values[-2] > values[-3]:
+        return 0.0
+    return (values[-1] - values[-2]) / (values[-2] - values[-3])
 
 
 def settled(history: Sequence[float], enough: float) -> bool:
@@ -310,7 +336,7 @@ def settled(history: Sequence[float], enough: float) -> bool:
     before, gain = history[-2] - history[-3], history[-1] - history[-2]
     if gain > enough:
         return False
-    if gain <= 0 or before <= 0:
+    if gain <= SLOWEST * enough or before <= 0:
         return True
     rate = gain / before
     return rate < 1 and gain * rate / (1 - rate) <= enough

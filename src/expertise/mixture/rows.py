@@ -6,6 +6,7 @@ experts and gates are kept on the original scale (`Scaling` goes both ways).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from threading import local
 from typing import Any
 from weakref import ref
@@ -143,7 +144,7 @@ class Design:
             return np.array([(self.x * weights[:, [k]]).T @ self.x for k in range(r)]).reshape(r, q, q)
         packed = weights.T @ self._products().T
         full = np.empty((r, q, q))
-        row, column = np.tril_indices(q)
+        row, column = _lower(q)
         full[:, row, column] = packed
         full[:, column, row] = packed
         return full
@@ -167,6 +168,11 @@ class Design:
             at += i + 1
         _MEMORY.last = ref(self)
         return products
+
+
+@cache
+def _lower(q: int) -> tuple[IntArray, IntArray]:
+    return np.tril_indices(q)
 
 
 _MEMORY = local()

@@ -145,7 +145,7 @@ class Search:
         if self.few.resp is not None:
             yield "the given partition", self.first("given")
             return
-        if not blank.gate.trainable:
+        if self.gate.says_where:
             yield "the gate's prior", self.first("prior")
             return
         kinds = list(self.settings.starts)
@@ -275,6 +275,8 @@ def troubles_of(fit: Fit, rows: Rows) -> dict[int, str]:
     Data without noise are fitted exactly by right; a likelihood that grows without bound on a few rows is no
     measure of fit.
     """
+    if fit.model.gate.says_where:
+        return {}  # an expert for each case has one row, by intent
     count = fit.count * len(rows) / max(float(rows.gate_weight.sum()), 1e-300)
     enough = max(20 * rows.expert.shape[1], 0.2 * len(rows))
     return {k: why for k, why in fit.troubles().items() if "floor" not in why or count[k] < enough}

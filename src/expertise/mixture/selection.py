@@ -20,6 +20,7 @@ from expertise.mixture.problem import Problem, Solution
 from expertise.mixture.rows import Rows
 
 FOLDS = 5
+PATIENCE = 2  # numbers of experts in a row that may be worse than the one before them
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,11 @@ def choose(
         solutions.append(solution)
         value = cross_validated(candidate, table) if criterion == "cv" else criterion_of(solution, criterion)
         lines.append(_line(solution, criterion, value))
+        if (
+            len(lines) > PATIENCE
+            and min(line[criterion] for line in lines[-PATIENCE:]) > lines[-PATIENCE - 1][criterion]
+        ):
+            break
     sound = [i for i, line in enumerate(lines) if not line["degenerate"]] or [0]
     best = min(sound, key=lambda i: lines[i][criterion])
     for i, line in enumerate(lines):

@@ -17,6 +17,7 @@ from expertise.mixture.em import Expectation, InMemory, Model
 from expertise.mixture.gates import AbstractGate, ConstantGate
 from expertise.mixture.rows import Array, IntArray, Rows
 
+DIRECTIONS = 2  # random directions of the inputs along which an expert is split
 CLEAR = 0.9  # share of a row that its first expert gets; the others share the rest
 
 
@@ -208,9 +209,10 @@ def _signs(model: Model, rows: Rows, k: int, found: Expectation, rng: np.random.
     if not hasattr(inputs, "toarray"):
         inputs = np.where(np.isnan(inputs), 0.0, inputs)
     if inputs.shape[1] and not isinstance(model.gate, ConstantGate):
-        along = inputs @ rng.normal(size=inputs.shape[1])
-        middle = (weight @ along) / max(weight.sum(), 1e-300)
-        yield np.where(along > middle, 1.0, -1.0)
+        for _ in range(DIRECTIONS):
+            along = inputs @ rng.normal(size=inputs.shape[1])
+            middle = (weight @ along) / max(weight.sum(), 1e-300)
+            yield np.where(along > middle, 1.0, -1.0)
     if model.experts[k].task == "regression" and rows.z.shape[1] == 1:
         distance = rows.z[:, 0] - rows.z[:, 0].mean()
         if model.experts[k].multioutput:  # families of location

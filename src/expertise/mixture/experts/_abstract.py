@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dposv
 
 from expertise.mixture.rows import Array, Design, Rows, Scaling
 from expertise.mixture.sums import Statistics
@@ -173,30 +174,18 @@ def _plain(value: Any) -> Any:
 
 
 def solve_spd(matrix: Array, right: Array) -> Array:
-    """Solve symmetric positive semi-definite systems (K, q, q) x = (K, q, m); (K, q, m).
+    """Solve a symmetric positive semi-definite system (q, q) x = (q, m); (q, m).
 
-    Where a matrix is singular up to rounding (a constant column, fewer rows than columns), the solution of
+    Where the matrix is singular up to rounding (a constant column, fewer rows than columns), the solution of
     least norm.
     """
-    diagonal = np.einsum("kii->ki", matrix)
-    root = np.sqrt(np.maximum(diagonal, 0.0))
-    root = np.where(root > 1e-12 * np.maximum(root.max(axis=1, keepdims=True), 1e-300), root, np.inf)
-    unit = matrix / (root[:, :, None] * root[:, None, :])
-    solution = np.empty_like(right)
-    for k in range(len(matrix)):
-        b = right[k] / root[k][:, None]
-        solution[k] = _solve_unit(unit[k], b) / root[k][:, None]
-    return solution
-
-
-def _solve_unit(matrix: Array, right: Array) -> Array:
-    """Solve one system whose diagonal is 1 (or 0)."""
-    try:
-        lower = np.linalg.cholesky(matrix)
-        if np.diag(lower).min() > 1e-5:
-            return np.asarray(np.linalg.solve(matrix, right), np.float64)
-    except np.linalg.LinAlgError:
-        pass
-    values, vectors = np.linalg.eigh(matrix)
-    keep = values > 1e-10 * max(values[-1], 1e-300)
-    return vectors[:, keep] @ ((vectors[:, keep].T @ right) / values[keep, None])  # type: ignore[no-any-return]
+    root = np.sqrt(np.maximum(matrix.diagonal(), 0.0))
+    root[root <= 1e-12 * max(root.max(), 1e-300)] = np.inf
+    unit = matrix / np.multiply.outer(root, root)
+    right = right / root[:, None]
+    factor, solution, info = dposv(unit, right)
+    if info != 0 or factor.diagonal().min() <= 1e-5:
+        values, vectors = np.linalg.eigh(unit)
+        keep = values > 1e-10 * max(values[-1], 1e-300)
+        solution = vectors[:, keep] @ ((vectors[:, keep].T @ right) / values[keep, None])
+    return np.asarray(solution / root[:, None], np.float64)

@@ -129,7 +129,7 @@ class AbstractLinkExpert(AbstractExpert):
         if float(sums["count"]) <= 1e-100:  # nobody: keep what there was
             return before
         ridge = self._ridge(len(gradient))
-        step = solve_spd((hessian + np.diag(ridge))[None], (gradient - ridge[:, None] * before)[None])[0]
+        step = solve_spd(hessian + np.diag(ridge), gradient - ridge[:, None] * before)
         if self.beta is not None:
             # the first column is of ones, so hessian[0, 0] is the sum of the weights of this mean square
             change = float((step * (hessian @ step)).sum() / max(float(hessian[0, 0]), 1e-300))

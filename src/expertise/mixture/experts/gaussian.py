@@ -104,7 +104,7 @@ class GaussianExpert(AbstractExpert):
                 else replace(self, beta=np.zeros_like(cross), sigma=np.ones(cross.shape[1]))
             )
         ridge = self._ridge(len(gram))
-        beta = solve_spd((gram + np.diag(ridge))[None], cross[None])[0]
+        beta = solve_spd(gram + np.diag(ridge), cross)
         # r'Hr = y'Hy - 2 b'X'Hy + b'X'HX b, and the penalty's share of the noise
         rest = statistics["square"] - 2 * (beta * cross).sum(axis=0) + (beta * (gram @ beta)).sum(axis=0)
         rest += (ridge[:, None] * beta**2).sum(axis=0)

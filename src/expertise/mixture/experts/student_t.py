@@ -157,7 +157,8 @@ class StudentTExpert(AbstractExpert):
         if statistics["gains"][best] > 1e-7 * count:  # less is left to the steps below
             return replace(self, nu=float(self._candidates[best]))
         ridge = self._ridge(len(cross))
-        beta = solve_spd(gram + np.diag(ridge), cross.T[:, :, None])[:, :, 0].T
+        systems = zip(gram + np.diag(ridge), cross.T, strict=True)
+        beta = np.column_stack([solve_spd(matrix, right[:, None]) for matrix, right in systems])
         # r'HUr = y'HUy - 2 b'X'HUy + b'X'HUX b, and the penalty's share of the noise
         fitted = np.einsum("qm,mqr,rm->m", beta, gram, beta)
         rest = statistics["square"] - 2 * (beta * cross).sum(axis=0) + fitted
@@ -250,7 +251,9 @@ class StudentTExpert(AbstractExpert):
         """Set coefficients, noise widths and nu."""
         size, m = self._beta.size, len(self._sigma)
         sigma = np.exp(vector[size : size + m])
-        nu = self._nu if self.fixed_nu is not None else float(np.exp(vector[-1]))
+        nu = self._nu
+        if self.fixed_nu is None:
+            nu = float(np.clip(np.exp(vector[-1]), SMALLEST_NU, self.max_nu))
         return replace(self, beta=vector[:size].reshape(self._beta.shape), sigma=sigma, nu=nu)
 
     def gradient(self, rows: Rows, resp: Array) -> Array:

@@ -52,6 +52,11 @@ class AbstractGate(ABC):
         """Give the number of experts that the options ask for, or None."""
         return None
 
+    @property
+    def says_where(self) -> bool:
+        """Whether the given parameters, which stay, say already where each expert works."""
+        return False
+
     @abstractmethod
     def started(self, n_experts: int, design: Design, settings: GateSettings) -> Self:
         """Give the gate for so many experts, before the first M-step: all alike, or its given parameters.

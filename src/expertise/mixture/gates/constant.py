@@ -28,6 +28,11 @@ class ConstantGate(AbstractGate):
     def started(self, n_experts: int, design: Design, settings: GateSettings) -> Self:
         """Give equal priors, or the given ones."""
         prior = np.full(n_experts, 1 / n_experts) if self.prior is None else np.asarray(self.prior, float)
+        if prior.shape != (n_experts,) or not (prior >= 0).all() or not np.isclose(prior.sum(), 1):
+            raise ValueError(
+                f"ConstantGate(prior=...) must hold {n_experts} numbers of at least 0 that sum to 1; "
+                f"got {prior.tolist()}"
+            )
         return replace(self, prior=prior, settings=settings)
 
     @property

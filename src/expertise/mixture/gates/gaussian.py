@@ -59,6 +59,11 @@ class GaussianGate(AbstractGate):
         """Give the number of given centres, or None."""
         return None if self.means is None else len(self.means)
 
+    @property
+    def says_where(self) -> bool:
+        """Whether the centres are given, and stay."""
+        return self.means is not None and not self.trainable
+
     def started(self, n_experts: int, design: Design, settings: GateSettings) -> Self:
         """Give the gate with its given centres, or with all experts alike: mean 0 and variance 1.
 

@@ -37,7 +37,13 @@ class SoftmaxGate(AbstractGate):
 
     def started(self, n_experts: int, design: Design, settings: GateSettings) -> Self:
         """Give the gate with equal priors, or with the given coefficients."""
-        beta = np.zeros((design.shape[1], n_experts)) if self.beta is None else self.beta
+        shape = (design.shape[1], n_experts)
+        beta = np.zeros(shape) if self.beta is None else np.asarray(self.beta, float)
+        if beta.shape != shape:
+            raise ValueError(
+                f"SoftmaxGate(beta=...) must have the shape {shape}, a row for the intercept and each "
+                f"input of the gate, a column for each expert; got {beta.shape}"
+            )
         return replace(self, beta=beta, settings=settings)
 
     @property
