@@ -71,7 +71,8 @@ class Meter:
         return (self._done - self._first) / max(time.monotonic() - self._start, 1e-9)
 
     def _rate(self) -> str:
-        return f"{self._per_second():,.0f} {self._unit}/s"
+        rate = self._per_second()
+        return f"{rate:,.0f} {self._unit}/s" if rate >= 10 else f"{rate:.2g} {self._unit}/s"
 
     def _line(self) -> None:
         self._last_line = time.monotonic()

@@ -1,7 +1,7 @@
 """Statistical mixtures of experts, fitted by EM: gate, experts, and a probabilistic model that joins them."""
 
 from expertise.mixture._warnings import DegenerateExpertWarning, FewCasesWarning, ObjectiveFellWarning
-from expertise.mixture.estimators import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor, from_json
+from expertise.mixture.estimators import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
 from expertise.mixture.experts import (
     BinomialExpert,
     ClassifierExpert,
@@ -16,7 +16,7 @@ from expertise.mixture.experts import (
     StudentTExpert,
 )
 from expertise.mixture.gates import ConstantGate, EstimatorGate, GaussianGate, SoftmaxGate, TreeGate
-from expertise.mixture.saving import load
+from expertise.mixture.loading import from_json, load
 from expertise.mixture.streaming import ParquetChunks
 
 __all__ = [

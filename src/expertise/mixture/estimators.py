@@ -1,6 +1,5 @@
 """The two estimators: mixtures of regressions and mixtures of classifiers, fitted by EM."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from sklearn.utils.validation import column_or_1d
 from expertise.core.classifier import AbstractMixtureClassifier
 from expertise.core.estimator import Inputs
 from expertise.core.regressor import AbstractMixtureRegressor
-from expertise.mixture import saving
 from expertise.mixture.editing import EditableMixture
 from expertise.mixture.rows import Array, Rows
 
@@ -63,14 +61,3 @@ class MixtureOfExpertsClassifier(EditableMixture, AbstractMixtureClassifier):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         return codes
-
-
-def from_json(text: str) -> MixtureOfExpertsRegressor | MixtureOfExpertsClassifier:
-    """Make a fitted mixture from the text that its ``to_json`` gave.
-
-    Raises
-    ------
-    ValueError : no JSON of a mixture, or one of a newer version.
-    """
-    kinds = {kind.__name__: kind for kind in (MixtureOfExpertsRegressor, MixtureOfExpertsClassifier)}
-    return saving.from_dict(json.loads(text), kinds)

@@ -127,7 +127,7 @@ class EMFitting(FittedMixture):
         with ExitStack() as stack:
             meter = None
             if self.verbose:
-                meter = stack.enter_context(progress("fit", None, "starts"))
+                meter = stack.enter_context(progress("fit", self._starts_in_all(problem), "starts"))
             if self.n_experts == "auto":
                 chosen = selection.choose(problem, table, self.criterion, self.max_experts, meter)
                 solution, self.selection_ = chosen.solution, chosen.table
@@ -140,6 +140,13 @@ class EMFitting(FittedMixture):
         self._show(solution, table)
         self.fit_seconds_ = time.perf_counter() - begun
         return self
+
+    def _starts_in_all(self, problem: Problem) -> int | None:
+        """Say how many starts there will be, as far as that is known."""
+        if isinstance(problem.gate, TreeGate) and problem.gate.grow:
+            return None
+        candidates = self.max_experts - 1 if self.n_experts == "auto" else 1
+        return problem.search.n_init * candidates
 
     def _problem(
         self, X: Any, y: Any, sample_weight: Any, offset: Any, groups: Any, subtask: Any

@@ -1,9 +1,8 @@
-"""Models on disk: skops files for every mixture, JSON for the built-in families. Reading never runs code."""
+"""Writing models: skops files for every mixture, JSON for the built-in families; `loading` reads both."""
 
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,17 +10,12 @@ import numpy as np
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise.mixture.experts import (
-    CLASSIFICATION_EXPERTS,
-    EXPERTS,
-    REGRESSION_EXPERTS,
     AbstractExpert,
-    ExpertSettings,
 )
-from expertise.mixture.gates import GATES, AbstractGate, GateSettings
-from expertise.mixture.preparing import Columns
+from expertise.mixture.gates import AbstractGate
 
 if TYPE_CHECKING:
-    from expertise.mixture.editing import EditableMixture
+    from expertise.mixture.fitted import FittedMixture
 
 FORMAT = "expertise.mixture"
 VERSION = 1
@@ -39,7 +33,7 @@ NUMBERS = (
 )
 
 
-def save(model: "EditableMixture", path: str | os.PathLike[str]) -> None:
+def save(model: "FittedMixture", path: str | os.PathLike[str]) -> None:
     """Write a skops file, whole or not at all."""
     skops = require("skops.io", "table")
     state = model.__dict__.pop("_stepwise_", None)  # of partial_fit: begun anew after loading
@@ -51,46 +45,10 @@ def save(model: "EditableMixture", path: str | os.PathLike[str]) -> None:
             model._stepwise_ = state
 
 
-def load(path: str | os.PathLike[str], *, trusted: list[str] | None = None) -> Any:
-    """Read a mixture from a skops file or, where the name ends in .json, from JSON.
-
-    Parameters
-    ----------
-    trusted : names of further types that may be made, those of an estimator that is not scikit-learn's.
-
-    Raises
-    ------
-    ValueError : the file holds types that are neither scikit-learn's, nor ours, nor trusted; or no mixture.
-    """
-    if Path(path).suffix == ".json":
-        from expertise.mixture import estimators
-
-        return estimators.from_json(Path(path).read_text(encoding="utf-8"))
-    skops = require("skops.io", "table")
-    unknown = skops.get_untrusted_types(file=path)
-    allowed = _own_types() | set(trusted or [])
-    refused = sorted(name for name in unknown if name not in allowed)
-    if refused:
-        raise ValueError(
-            f"{path} holds types that are not known to be safe: {', '.join(refused)}; if you know where the "
-            "file comes from, name them in trusted="
-        )
-    return skops.load(path, trusted=unknown)
-
-
-def _own_types() -> set[str]:
-    """Name the classes of this package that a file may hold: data with known constructors."""
-    from expertise.mixture.estimators import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
-
-    kinds: tuple[type, ...] = (MixtureOfExpertsClassifier, MixtureOfExpertsRegressor)
-    kinds += (Columns, ExpertSettings, GateSettings, *EXPERTS, *GATES.values())
-    return {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
-
-
 # -- JSON
 
 
-def to_json(model: "EditableMixture") -> str:
+def to_json(model: "FittedMixture") -> str:
     """Write a fitted mixture of built-in parts as JSON; floats keep all their digits.
 
     Raises
@@ -147,56 +105,3 @@ def _argument(name: str, value: Any) -> Any:
     if name == "random_state":
         return None
     raise ValueError(f"{name}={value!r} has no JSON; use save, which writes a skops file")
-
-
-def from_dict(found: Any, kinds: dict[str, type["EditableMixture"]]) -> "EditableMixture":
-    """Make a fitted mixture from what `to_json` wrote.
-
-    Raises
-    ------
-    ValueError : another format, or a newer version of it.
-    """
-    if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("estimator") not in kinds:
-        raise ValueError(f"this is no JSON of {FORMAT}; to_json writes it")
-    if found["version"] > VERSION:
-        raise ValueError(
-            f"this JSON has version {found['version']}, known are up to {VERSION}; use a newer expertise"
-        )
-    kind = kinds[found["estimator"]]
-    task = kind._task
-    model = kind(**{name: _made(value, task) for name, value in found["arguments"].items()})
-    model._columns_ = Columns(*(np.array(found["columns"][side], np.intp) for side in ("gate", "expert")))
-    for name in ARRAYS:
-        setattr(model, name, np.array(found["learned"][name], float))
-    for name in NUMBERS:
-        setattr(model, name, found["learned"][name])
-    model.selection_ = found["selection"]
-    model.starts_ = [start | {"degenerate": dict(start["degenerate"])} for start in found["starts"]]
-    if found["feature_names"] is not None:
-        model.feature_names_in_ = np.array(found["feature_names"], dtype=object)
-    if "classes" in found:
-        model.classes_ = np.array(found["classes"]["values"], dtype=found["classes"]["dtype"])
-    experts = [_made({"part": one}, task) for one in found["experts"]]
-    model._set_parts(_made({"part": found["gate"]}, task), experts)
-    return model
-
-
-def _made(value: Any, task: str) -> Any:
-    """Make an argument again: a part, a slice, a list, or the plain value that it is."""
-    if isinstance(value, list):
-        return [_made(item, task) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "slice" in value:
-        return slice(*value["slice"])
-    part = value["part"]
-    settings: Any = part["settings"]
-    if part["kind"] == "gate":
-        gate = GATES[part["name"]].from_dict(part["values"])
-        return dataclasses.replace(gate, settings=settings and GateSettings(**settings))
-    expert = _experts(task)[part["name"]].from_dict(part["values"])
-    return dataclasses.replace(expert, settings=settings and ExpertSettings(**settings))
-
-
-def _experts(task: str) -> dict[str, type[AbstractExpert]]:
-    return REGRESSION_EXPERTS if task == "regression" else CLASSIFICATION_EXPERTS
