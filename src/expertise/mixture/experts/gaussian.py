@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from expertise.mixture.experts._abstract import AbstractExpert, ExpertSettings, solve_spd
-from expertise.mixture.rows import Array, Design, Rows, Scaling
+from expertise.mixture.experts._abstract import solve_spd
+from expertise.mixture.experts._linear import AbstractLinearExpert
+from expertise.mixture.rows import Array, Design, Rows
 from expertise.mixture.sums import Statistics, Sums
 
 LOG_2PI = float(np.log(2 * np.pi))
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianExpert(AbstractExpert):
+class GaussianExpert(AbstractLinearExpert):
     """Linear regression with Gaussian noise.
 
     Weighted least squares, and sigma^2 = sum h r^2 / sum h (Jordan & Jacobs 1994, section 4.3). With a ridge
@@ -30,37 +30,12 @@ class GaussianExpert(AbstractExpert):
     sigma : (m,) noise widths.
     """
 
-    alpha: float | None = None
-    variance_floor: float | None = None
-    beta: Array | None = None
-    sigma: Array | None = None
-
     name = "gaussian"
-    task = "regression"
-    multioutput = True
-    takes_offset = True
-
-    @classmethod
-    def check_y(cls, y: npt.NDArray[Any]) -> None:
-        """Accept any finite numbers."""
-
-    def bound(self, settings: ExpertSettings) -> Self:
-        """Take the mixture's settings where the expert has none of its own."""
-        alpha = settings.alpha if self.alpha is None else self.alpha
-        floor = settings.variance_floor if self.variance_floor is None else self.variance_floor
-        return replace(self, settings=settings, alpha=alpha, variance_floor=floor)
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether there are parameters."""
-        return self.beta is not None
 
     @property
     def n_parameters(self) -> int:
         """Coefficients and noise widths."""
-        assert self.beta is not None
-        assert self.sigma is not None
-        return self.beta.size + self.sigma.size
+        return int(self._beta.size + self._sigma.size)
 
     @classmethod
     def log_densities(cls, experts: Sequence[Self], rows: Rows) -> Array:
@@ -111,38 +86,6 @@ class GaussianExpert(AbstractExpert):
         variance = np.maximum(rest / count, self._floor)
         return replace(self, beta=beta, sigma=np.sqrt(variance))
 
-    def penalty(self) -> float:
-        """Give alpha |w|^2 / (2 sigma^2), summed over outputs."""
-        ridge = self._ridge(len(self._beta))
-        return float(0.5 * ((ridge[:, None] * self._beta**2).sum(axis=0) / self._sigma**2).sum())
-
-    def degenerate(self) -> str | None:
-        """Say when a noise width stands at its floor: the likelihood is then no measure of fit."""
-        if self._floor > 0 and (self._sigma**2 <= self._floor * (1 + 1e-9)).any():
-            return "its variance is at the floor"
-        return None
-
-    def scaled(self, x: Scaling, y: Scaling) -> Self:
-        """Turn the parameters for original columns into those for standardised ones."""
-        if self.beta is None or self.sigma is None:
-            return self
-        beta = x.coefficients_in(self.beta)
-        beta[0] -= y.mean
-        return replace(self, beta=beta / y.scale, sigma=self.sigma / y.scale)
-
-    def unscaled(self, x: Scaling, y: Scaling) -> Self:
-        """Turn the parameters for standardised columns into those for original ones."""
-        beta = x.coefficients_out(self._beta * y.scale)
-        beta[0] += y.mean
-        return replace(self, beta=beta, sigma=self._sigma * y.scale)
-
-    def predict(self, design: Design, offset: Array | None = None) -> Array:
-        """Give the mean: (n,), or (n, m) for several outputs."""
-        mean = design.times(self._beta)
-        if offset is not None:
-            mean = mean + offset[:, None]
-        return mean[:, 0] if mean.shape[1] == 1 else mean
-
     def distribution(self, design: Design, offset: Array | None = None) -> Any:
         """Give the normal distribution of every row."""
         from scipy import stats
@@ -165,22 +108,3 @@ class GaussianExpert(AbstractExpert):
         residual = (rows.z - rows.expert.times(self._beta)) / self._sigma
         by_beta = rows.expert.cross(resp[:, None] * residual) / self._sigma
         return np.concatenate([by_beta.ravel(), resp @ (residual**2 - 1)])
-
-    @property
-    def _beta(self) -> Array:
-        assert self.beta is not None
-        return self.beta
-
-    @property
-    def _sigma(self) -> Array:
-        assert self.sigma is not None
-        return self.sigma
-
-    @property
-    def _floor(self) -> float:
-        return self.variance_floor or 0.0
-
-    def _ridge(self, q: int) -> Array:
-        ridge = np.full(q, self.alpha or 0.0)
-        ridge[0] = 0.0  # the intercept is free
-        return ridge

@@ -5,22 +5,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import digamma, gammaln
 
 from expertise.mixture.experts._abstract import AbstractExpert, ExpertSettings, solve_spd
-from expertise.mixture.rows import Array, Design, Rows, Scaling
+from expertise.mixture.experts._linear import AbstractLinearExpert
+from expertise.mixture.rows import Array, Design, Rows
 from expertise.mixture.sums import Statistics, Sums
 
 SMALLEST_NU = 0.2
-SMALLEST_VARIANCE = 1e-30  # of a standardised target, where the floor is 0
 START_NU = 10.0  # of the first M-step
 JUMPS = np.array([0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 4.0])  # of nu, tried in every update
 
 
 @dataclass(frozen=True, eq=False)
-class StudentTExpert(AbstractExpert):
+class StudentTExpert(AbstractLinearExpert):
     """Linear regression with Student-t noise; its degrees of freedom nu are learned, one for all outputs.
 
     A t is a normal whose precision is itself gamma distributed, so that EM has a closed form (Lange, Little
@@ -45,22 +44,11 @@ class StudentTExpert(AbstractExpert):
     nu : degrees of freedom, between 0.2 and max_nu.
     """
 
-    alpha: float | None = None
-    variance_floor: float | None = None
     max_nu: float = 1e5
     fixed_nu: float | None = None
-    beta: Array | None = None
-    sigma: Array | None = None
     nu: float | None = None
 
     name = "student_t"
-    task = "regression"
-    multioutput = True
-    takes_offset = True
-
-    @classmethod
-    def check_y(cls, y: npt.NDArray[Any]) -> None:
-        """Accept any finite numbers."""
 
     @classmethod
     def like_gaussian(cls, gaussian: AbstractExpert, max_nu: float = 1e5) -> Self:
@@ -75,14 +63,7 @@ class StudentTExpert(AbstractExpert):
                 raise ValueError(
                     f"{name} must be at least {SMALLEST_NU}, got {value}; 1 is the Cauchy distribution"
                 )
-        alpha = settings.alpha if self.alpha is None else self.alpha
-        floor = settings.variance_floor if self.variance_floor is None else self.variance_floor
-        return replace(self, settings=settings, alpha=alpha, variance_floor=floor)
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether there are parameters."""
-        return self.beta is not None
+        return super().bound(settings)
 
     @property
     def n_parameters(self) -> int:
@@ -202,38 +183,6 @@ class StudentTExpert(AbstractExpert):
             return SMALLEST_NU
         return float(brentq(slope, SMALLEST_NU, self.max_nu, xtol=1e-10))
 
-    def penalty(self) -> float:
-        """Give alpha |w|^2 / (2 sigma^2), summed over outputs."""
-        ridge = self._ridge(len(self._beta))
-        return float(0.5 * ((ridge[:, None] * self._beta**2).sum(axis=0) / self._sigma**2).sum())
-
-    def degenerate(self) -> str | None:
-        """Say when a noise width stands at its floor: the likelihood is then no measure of fit."""
-        if (self._sigma**2 <= self._floor * (1 + 1e-9)).any():
-            return "its variance is at the floor"
-        return None
-
-    def scaled(self, x: Scaling, y: Scaling) -> Self:
-        """Turn the parameters for original columns into those for standardised ones."""
-        if self.beta is None or self.sigma is None:
-            return self
-        beta = x.coefficients_in(self.beta)
-        beta[0] -= y.mean
-        return replace(self, beta=beta / y.scale, sigma=self.sigma / y.scale)
-
-    def unscaled(self, x: Scaling, y: Scaling) -> Self:
-        """Turn the parameters for standardised columns into those for original ones."""
-        beta = x.coefficients_out(self._beta * y.scale)
-        beta[0] += y.mean
-        return replace(self, beta=beta, sigma=self._sigma * y.scale)
-
-    def predict(self, design: Design, offset: Array | None = None) -> Array:
-        """Give the centre, which is the mean where nu > 1: (n,), or (n, m) for several outputs."""
-        centre = design.times(self._beta)
-        if offset is not None:
-            centre = centre + offset[:, None]
-        return centre[:, 0] if centre.shape[1] == 1 else centre
-
     def distribution(self, design: Design, offset: Array | None = None) -> Any:
         """Give the t distribution of every row."""
         from scipy import stats
@@ -274,28 +223,9 @@ class StudentTExpert(AbstractExpert):
         return {"beta": np.zeros_like(cross), "sigma": np.ones(cross.shape[1]), "nu": nu}
 
     @property
-    def _beta(self) -> Array:
-        assert self.beta is not None
-        return self.beta
-
-    @property
-    def _sigma(self) -> Array:
-        assert self.sigma is not None
-        return self.sigma
-
-    @property
     def _nu(self) -> float:
         assert self.nu is not None
         return self.nu
-
-    @property
-    def _floor(self) -> float:
-        return max(self.variance_floor or 0.0, SMALLEST_VARIANCE)
-
-    def _ridge(self, q: int) -> Array:
-        ridge = np.full(q, self.alpha or 0.0)
-        ridge[0] = 0.0  # the intercept is free
-        return ridge
 
 
 def _log_height(nu: Array) -> Array:
