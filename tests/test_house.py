@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 OUTSIDE = {
     "core": {"numpy", "scipy", "sklearn"},
-    "mixture": {"numpy", "scipy", "sklearn"},
+    "mixture": {"numpy", "scipy", "sklearn", "threadpoolctl"},
     "report": {"numpy", "matplotlib", "jinja2"},
 }
 

@@ -19,7 +19,7 @@ from sklearn.ensemble import GradientBoostingRegressor, StackingRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.tree import DecisionTreeRegressor
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from expertise import MixtureOfExpertsRegressor
 from expertise.mixture import DegenerateExpertWarning, FewCasesWarning
@@ -52,6 +52,7 @@ def fit(cases: Cases, seed: int) -> tuple[MixtureOfExpertsRegressor, bool]:
     """Fit four linear experts and a softmax gate; say too whether the fit warned that the cases are few."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # three starts and not ten, for time: with many cases all searches that were tried end alike
         model = MixtureOfExpertsRegressor(REGIMES, n_init=3, random_state=seed).fit(cases.X, cases.y)
     told = (FewCasesWarning, DegenerateExpertWarning)
     return model, any(issubclass(one.category, told) for one in caught)

@@ -35,8 +35,8 @@ def test_chunks_reach_what_memory_reaches(gate: str) -> None:
     chunked = MixtureOfExpertsRegressor(2, gate=gate, n_init=4, random_state=0, tol=1e-9).fit_chunks(source)
     assert chunked.joint_loglik_ == pytest.approx(whole.joint_loglik_, abs=1e-3)
     np.testing.assert_allclose(chunked.predict(data.X), whole.predict(data.X), atol=5e-3)
-    # one pass to measure, one for the first chunk, then one an iteration
-    assert source.passes <= chunked.n_iter_ + 4
+    # one pass to measure, one for the first chunk, one an iteration, and two to say how it is
+    assert source.passes <= chunked.n_iter_ + 6
 
 
 def test_more_rows_than_the_sample_of_the_starts() -> None:

@@ -235,6 +235,21 @@ def check_sizes(table: Table, n_experts: int) -> None:
         raise ValueError(f"n_experts={n_experts} is more than the {n} {what} with weight; use fewer experts")
 
 
+def check_given(expert: AbstractExpert, n_columns: int) -> None:
+    """Check an expert that is given with its parameters, or frozen."""
+    if expert.frozen and expert.additive and not expert.is_fitted:
+        raise ValueError(
+            f"expert {expert.name!r} is frozen, but has no parameters to keep; give one that is fitted, "
+            "such as another mixture's experts_[0], or frozen=False"
+        )
+    beta = getattr(expert, "beta", None)
+    if beta is not None and len(beta) != n_columns + 1:
+        raise ValueError(
+            f"expert {expert.name!r} was fitted to {len(beta) - 1} columns, but the experts here see "
+            f"{n_columns}; give expert_features as it was fitted"
+        )
+
+
 def check_parts(gate: AbstractGate, experts: Sequence[AbstractExpert], table: Table) -> None:
     """Check that gate and experts can take this table."""
     for expert in {id(expert): expert for expert in experts}.values():
@@ -245,3 +260,27 @@ def check_parts(gate: AbstractGate, experts: Sequence[AbstractExpert], table: Ta
             raise ValueError(f"X is sparse, but expert={expert.name!r} takes dense inputs; use X.toarray()")
     if sparse.issparse(table.X) and not gate.takes_sparse:
         raise ValueError(f"X is sparse, but gate={gate.name!r} takes dense inputs; use X.toarray()")
+
+
+def check_auto(gate: AbstractGate, expert: Any, partition: str) -> None:
+    """Check that nothing beside n_experts="auto" says how many experts there are."""
+    others = {
+        'partition="given"': partition == "given",
+        "a list of experts": isinstance(expert, list | tuple),
+        f"gate={gate.name!r} with a number of experts of its own": gate.wanted_experts() is not None,
+        "a tree that grows": getattr(gate, "grow", False),
+    }
+    for what, there in others.items():
+        if there:
+            raise ValueError(
+                f'n_experts="auto" cannot be combined with {what}, which says how many; leave one out'
+            )
+
+
+def check_growing(expert: Any, n_experts: Any, partition: str) -> None:
+    """Check that a growing tree is left to find its own size."""
+    if isinstance(expert, list | tuple) or n_experts is not None or partition != "mapping":
+        raise ValueError(
+            "a growing tree finds its own number of experts of one kind: leave n_experts out, give one kind "
+            'of expert, and partition="mapping"'
+        )

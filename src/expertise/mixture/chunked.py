@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from expertise._progress import progress
 from expertise.mixture import _checking, em
+from expertise.mixture._threads import one_blas_thread
 from expertise.mixture.fitting import EMFitting
 from expertise.mixture.parts import resolve_experts, resolve_gate
 from expertise.mixture.preparing import Scales, Table, canonical
@@ -48,10 +49,11 @@ class ChunkFitting(EMFitting):
         if first is None:
             raise ValueError("source gave no chunk; there is nothing to fit")
         problem = self._chunk_problem(first, classes, reset=True)
-        with ExitStack() as stack:
+        with self._whole_or_not(), one_blas_thread(), ExitStack() as stack:
             meter = stack.enter_context(progress("fit", None, "rows")) if self.verbose else None
             solution, measured = fit_stream(lambda: self._tables(source, problem), problem, meter)
         self._show(solution, canonical(measured.sample))
+        self.selection_ = None
         self._total_weight_ = measured.total_weight
         self.fit_seconds_ = time.perf_counter() - begun
         return self
@@ -72,6 +74,7 @@ class ChunkFitting(EMFitting):
         ValueError : experts or a gate that no sums describe.
         """
         chunk = (X, y) if sample_weight is None else (X, y, sample_weight)
+        begun = time.perf_counter()
         state: Stepwise | None = getattr(self, "_stepwise_", None)
         if state is None:
             _checking.check_arguments(self.get_params(deep=False))
@@ -80,6 +83,8 @@ class ChunkFitting(EMFitting):
             _checking.check_sizes(table, len(problem.experts))
             solution = problem.fit(table)
             self._show(solution, table)
+            self.selection_ = None
+            self.fit_seconds_ = time.perf_counter() - begun
             sums = solution.found.fit.sums
             assert sums is not None
             weight = float(table.weight.sum())
@@ -136,6 +141,8 @@ class ChunkFitting(EMFitting):
             ensure_all_finite=False,
             multi_output=True,
         )
+        if np.isnan(X).any():
+            raise ValueError("Input X contains NaN, which chunks and batches do not take; impute it")
         _checking.check_finite(X, None, resolve_gate(self.gate).name)
         return X, np.asarray(y)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from expertise.mixture import _checking, em, saving, showing, starts
@@ -18,7 +19,7 @@ from expertise.mixture.experts import AbstractExpert, ExpertSettings
 from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings
 from expertise.mixture.parts import resolve_expert
 from expertise.mixture.preparing import Scales, Table, canonical, make_rows
-from expertise.mixture.rows import Array, Rows
+from expertise.mixture.rows import Array, Design, Rows
 from expertise.mixture.standard_errors import StandardErrors, standard_errors
 
 
@@ -73,6 +74,7 @@ class EditableMixture(ChunkFitting):
         added = blank if blank.is_fitted else begin.experts[-1].unscaled(scales.expert, scales.y)
         learned = begin.gate.unscaled(scales.gate) if X_old is not None else grown
         self._set_model(Model(replace(learned, trainable=self.gate_.trainable), (*self.experts_, added)))
+        self._total_weight_ += float(new.weight.sum())
         return self._after_edit(None if X_old is None else table)
 
     def replace_expert(
@@ -108,9 +110,18 @@ class EditableMixture(ChunkFitting):
         self._set_model(Model(self.gate_, tuple(experts)))
         return self._after_edit(None)
 
-    def refit(self, X: Any, y: Any, sample_weight: Any = None, *, max_iter: int | None = None) -> Self:
+    def refit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        offset: Any = None,
+        groups: Any = None,
+        *,
+        max_iter: int | None = None,
+    ) -> Self:
         """Go on with EM from the present parameters; frozen experts, and a frozen gate, stay as they are."""
-        table = self._table_of(X, y, sample_weight)
+        table = self._table_of(X, y, sample_weight, offset, groups)
         rows, scales = self._rows_of(table)
         inside = tuple(e.scaled(scales.expert, scales.y) for e in self.experts_)
         fit = self._run(Model(self.gate_.scaled(scales.gate), inside), rows, max_iter or self.max_iter)
@@ -239,9 +250,7 @@ class EditableMixture(ChunkFitting):
         ------
         ValueError : experts or a gate without parameters that have a gradient.
         """
-        table = self._table_of(X, y, sample_weight, offset)
-        codes = _checking.check_groups(groups, table.X, self._columns_.gate, table.weight)
-        table = canonical(replace(table, groups=codes))
+        table = self._table_of(X, y, sample_weight, offset, groups)
         rows, scales = self._rows_of(table)
         inside = tuple(e.scaled(scales.expert, scales.y) for e in self.experts_)
         return standard_errors(Model(self.gate_.scaled(scales.gate), inside), rows, scales)
@@ -274,12 +283,21 @@ class EditableMixture(ChunkFitting):
             raise ValueError(f"there is no expert {k!r}; the experts are 0 to {self.n_experts_ - 1}")
         return int(k)
 
-    def _table_of(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> Table:
-        check_is_fitted(self)
+    def _table_of(
+        self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None, groups: Any = None
+    ) -> Table:
         inputs = self._validate(X, offset)
+        for name, given in {"offset": offset, "groups": groups}.items():
+            if name in self._uses_ and given is None:
+                raise ValueError(
+                    f"this mixture was fitted with {name}, and would learn otherwise without; give {name} "
+                    "to refit or standard_errors; other changes cannot take it: fit anew"
+                )
         codes = self._check_y(y, inputs.X.shape[0])
         weight = _checking.check_weights(sample_weight, inputs.X.shape[0])
-        return Table(inputs.X, codes, weight, inputs.offset)
+        same = _checking.check_groups(groups, inputs.X, self._columns_.gate, weight)
+        table = Table(inputs.X, codes, weight, inputs.offset, same)
+        return canonical(table) if same is not None else table
 
     def _expert_settings(self) -> ExpertSettings:
         settings = self.experts_[0].settings
@@ -306,13 +324,17 @@ class EditableMixture(ChunkFitting):
             self.weights_ = showing.mean_prior(model, InMemory(rows))
             self.joint_loglik_, self.loglik_ = showing.log_likelihoods(model, InMemory(rows), scales)
             self.cases_ = em.expectation(model, rows).gate_resp.sum(axis=0)
-        elif len(self.weights_) != self.n_experts_:
-            grown = np.append(self.weights_, 1 / (self.n_experts_ * 1.0))
-            self.weights_ = grown / grown.sum()
+        elif isinstance(self.gate_, ConstantGate):
+            self.weights_ = np.exp(self.gate_.log_gate(Design.of(np.zeros((1, 0)))))[0]
+        if len(self.cases_) != self.n_experts_:
+            self.cases_ = self.weights_ * self._total_weight_
         self.__dict__.pop("_stepwise_", None)
         return self
 
 
 def _joined(first: Table, second: Table) -> Table:
     names: Sequence[str] = ("X", "y", "weight")
+    if sparse.issparse(first.X):
+        both = sparse.vstack([first.X, second.X], format="csr")
+        return Table(both, np.concatenate([first.y, second.y]), np.concatenate([first.weight, second.weight]))
     return Table(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})

@@ -26,6 +26,7 @@ class FittedMixture(AbstractMixture):
     gate_: AbstractGate
     experts_: list[AbstractExpert]
     _columns_: Columns
+    _uses_: list[str]
     gate: Any
     expert_features: Any
 
@@ -45,7 +46,11 @@ class FittedMixture(AbstractMixture):
     @property
     def _nan_allowed(self) -> bool:
         gate = self.gate_ if hasattr(self, "gate_") else resolve_gate(self.gate)
-        return gate.integrates_nan and self.expert_features is not None
+        if not gate.integrates_nan:
+            return False
+        if hasattr(self, "_columns_"):
+            return len(np.setdiff1d(self._columns_.gate, self._columns_.expert)) > 0
+        return self.expert_features is not None
 
     @property
     def _sparse_allowed(self) -> bool:
@@ -59,6 +64,8 @@ class FittedMixture(AbstractMixture):
 
     def _validate(self, X: Any, offset: Any = None) -> Inputs:
         inputs = super()._validate(X, offset)
+        if offset is not None:
+            _checking.check_offset(offset, inputs.X.shape[0], self.experts_)
         if self._nan_allowed:
             hidden = np.setdiff1d(self._columns_.gate, self._columns_.expert)
             _checking.check_finite(inputs.X, hidden, self.gate_.name)

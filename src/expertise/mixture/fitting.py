@@ -4,7 +4,8 @@ import os
 import time
 import warnings
 from abc import abstractmethod
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_random_state, validate_data
 
 from expertise._progress import progress
 from expertise.mixture import _checking, selection, showing
+from expertise.mixture._threads import one_blas_thread
 from expertise.mixture._warnings import ObjectiveFellWarning
 from expertise.mixture.em import InMemory
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
@@ -123,6 +125,23 @@ class EMFitting(FittedMixture):
         """
         begun = time.perf_counter()
         _checking.check_arguments(self.get_params(deep=False))
+        with self._whole_or_not(), one_blas_thread():
+            self._fit(X, y, sample_weight, offset, groups, subtask)
+        self.fit_seconds_ = time.perf_counter() - begun
+        return self
+
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """Leave the estimator as it was if the block fails or is interrupted: an earlier fit stays usable."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any, groups: Any, subtask: Any) -> None:
         table, problem = self._problem(X, y, sample_weight, offset, groups, subtask)
         with ExitStack() as stack:
             meter = None
@@ -138,8 +157,6 @@ class EMFitting(FittedMixture):
             else:
                 solution, self.selection_ = problem.fit(table, meter), None
         self._show(solution, table)
-        self.fit_seconds_ = time.perf_counter() - begun
-        return self
 
     def _starts_in_all(self, problem: Problem) -> int | None:
         """Say how many starts there will be, as far as that is known."""
@@ -188,7 +205,7 @@ class EMFitting(FittedMixture):
         return table, self._settle(gate, experts, columns, self._n_outputs(y))
 
     def _settle(self, gate: AbstractGate, experts: Experts, columns: Columns, n_outputs: int) -> Problem:
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = _seed(self.random_state)
         additive = gate.additive and all(expert.additive for expert in experts)
         return Problem(
             gate=gate,
@@ -196,7 +213,7 @@ class EMFitting(FittedMixture):
             columns=columns,
             numbers=self._task == "regression" and not experts[0].discrete,
             partition=self.partition,
-            expert_settings=ExpertSettings(self.alpha, self.variance_floor, n_outputs, seed),
+            expert_settings=ExpertSettings(self.alpha, self.variance_floor, n_outputs, seed, self._labels()),
             search=SearchSettings(
                 starts=tuple(self.starts or _checking.DEFAULT_STARTS),
                 n_init=self.n_init or (N_INIT if additive else N_INIT_ESTIMATORS),
@@ -210,19 +227,31 @@ class EMFitting(FittedMixture):
             ),
         )
 
+    def _labels(self) -> tuple[Any, ...] | None:
+        return None if self._task == "regression" else tuple(self.classes_.tolist())
+
     def _columns(self, n_columns: int, gate: Any, names: Any) -> Columns:
         wanted = [] if isinstance(gate, ConstantGate) else self.gate_features
         return Columns(
             _checking.resolve_columns("gate_features", wanted, n_columns, names),
-            _checking.resolve_columns("expert_features", self.expert_features, n_columns, names),
+            _checking.resolve_columns("expert_features", self._expert_inputs(), n_columns, names),
         )
+
+    def _expert_inputs(self) -> Any:
+        """Give expert_features; none where all experts are constants, which read nothing."""
+        kinds = self.expert if isinstance(self.expert, list | tuple) else [self.expert]
+        constant = all(getattr(kind, "name", kind) == "constant" for kind in kinds)
+        return [] if constant else self.expert_features
 
     def _wanted(self, gate: Any) -> int | None:
         """Say how many experts there shall be, as far as n_experts and the gate say so."""
         asked = None if self.n_experts in (None, "auto") else int(self.n_experts)
         of_gate = gate.wanted_experts()
+        if isinstance(gate, TreeGate) and gate.grow and self.n_experts != "auto":
+            _checking.check_growing(self.expert, self.n_experts, self.partition)
         if self.n_experts == "auto":
-            return 1 if of_gate is None else self._as_many(of_gate, asked)
+            _checking.check_auto(gate, self.expert, self.partition)
+            return 1
         if of_gate is None:
             return asked
         return self._as_many(of_gate, asked)
@@ -246,10 +275,12 @@ class EMFitting(FittedMixture):
     def _show(self, solution: Solution, table: Table) -> None:
         """Set the learned attributes."""
         fit = solution.found.fit
+        self.__dict__.pop("_stepwise_", None)  # partial_fit begins anew
         self._columns_ = solution.problem.columns
+        self._uses_ = [name for name in ("offset", "groups") if getattr(table, name) is not None]
         self._set_model(solution.model())
         self._typical_row_ = showing.typical_row(table)
-        source = InMemory(solution.rows)
+        source = solution.source or InMemory(solution.rows)
         self.objective_history_ = np.array(fit.history)
         self.n_iter_ = max(fit.n_iter, 1)
         self.converged_ = fit.converged
@@ -280,6 +311,13 @@ class EMFitting(FittedMixture):
             )
         showing.warn_degenerate(found, stacklevel=4)
         showing.warn_few_cases(solution, range(self.n_experts_), stacklevel=4)
+
+
+def _seed(random_state: Any) -> int:
+    """Draw the seed of a fit: the same for the same whole number."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _jobs(n_jobs: int | None) -> int:

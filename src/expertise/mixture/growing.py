@@ -29,7 +29,7 @@ class _Growth:
     def run(self, model: Model, max_iter: int) -> Fit:
         settings = self.search.settings
         source = self.search.source
-        return maximise(model, source, max_iter=max_iter, tol=settings.tol, n_jobs=settings.n_jobs)
+        return maximise(model, source, max_iter=max_iter, tol=settings.tol, hard=settings.hard)
 
     def value(self, fit: Fit) -> float:
         if len(fit.model.experts) > 1 and troubles_of(fit, self.search.few):

@@ -42,7 +42,7 @@ def load(path: str | os.PathLike[str], *, trusted: list[str] | None = None) -> A
         return from_json(Path(path).read_text(encoding="utf-8"))
     skops = require("skops.io", "table")
     unknown = skops.get_untrusted_types(file=path)
-    allowed = _own_types() | set(trusted or [])
+    allowed = _known_types() | set(trusted or [])
     refused = sorted(name for name in unknown if name not in allowed)
     if refused:
         raise ValueError(
@@ -52,11 +52,30 @@ def load(path: str | os.PathLike[str], *, trusted: list[str] | None = None) -> A
     return skops.load(path, trusted=unknown)
 
 
-def _own_types() -> set[str]:
-    """Name the classes of this package that a file may hold: data with known constructors."""
+def _known_types() -> set[str]:
+    """Name the classes that a file may hold beyond what skops trusts: data with known constructors."""
+    # compiled parts of scikit-learn that only hold numbers
+    safe = {
+        "sklearn.tree._tree.Tree",
+        "sklearn.neighbors._kd_tree.KDTree",
+        "sklearn.neighbors._ball_tree.BallTree",
+        "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.metrics._dist_metrics.MinkowskiDistance64",
+        "sklearn.metrics._dist_metrics.ManhattanDistance64",
+        "sklearn._loss._loss.CyHalfSquaredError",
+        "sklearn._loss._loss.CyHalfBinomialLoss",
+        "sklearn._loss._loss.CyHalfMultinomialLoss",
+        "sklearn._loss.link.IdentityLink",
+        "sklearn._loss.link.LogitLink",
+        "sklearn._loss.link.Interval",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn._loss.loss.HalfSquaredError",
+        "sklearn._loss.loss.HalfBinomialLoss",
+        "sklearn._loss.loss.HalfMultinomialLoss",
+    }
     kinds: tuple[type, ...] = tuple(KINDS.values())
     kinds += (Columns, ExpertSettings, GateSettings, *EXPERTS, *GATES.values())
-    return {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
+    return safe | {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
 
 
 def from_json(text: str) -> Mixture:
@@ -88,6 +107,9 @@ def _from_dict(found: Any) -> Mixture:
     model.starts_ = [start | {"degenerate": dict(start["degenerate"])} for start in found["starts"]]
     if found["feature_names"] is not None:
         model.feature_names_in_ = np.array(found["feature_names"], dtype=object)
+    model._uses_ = found["uses"]
+    if "subtasks" in found:
+        model.subtasks_ = np.array(found["subtasks"]["values"], dtype=found["subtasks"]["dtype"])
     if "classes" in found:
         model.classes_ = np.array(found["classes"]["values"], dtype=found["classes"]["dtype"])
     experts = [_made({"part": one}, task) for one in found["experts"]]

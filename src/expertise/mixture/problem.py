@@ -4,11 +4,13 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import sparse
 from sklearn.cluster import KMeans
 
 from expertise._progress import Meter
+from expertise.mixture import _checking
 from expertise.mixture._warnings import DegenerateExpertWarning
-from expertise.mixture.em import Model
+from expertise.mixture.em import Model, Source
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
 from expertise.mixture.gates import AbstractGate
 from expertise.mixture.preparing import Columns, Scales, Table, canonical, make_rows
@@ -67,6 +69,7 @@ class Problem:
 
     def _inside(self, expert: AbstractExpert, rows: Rows, scales: Scales) -> AbstractExpert:
         bound = expert.bound(self.expert_settings)
+        _checking.check_given(bound, len(self.columns.expert))
         return bound.scaled(scales.expert, scales.y) if bound.is_fitted else bound
 
     def _clusters(self, table: Table) -> Array:
@@ -74,6 +77,7 @@ class Problem:
         n_experts = len(self.experts)
         scales = Scales.of(table, self.columns, numbers=False)
         inputs = make_rows(table, self.columns, scales, numbers=False, raw=False).gate.x[:, 1:]
+        inputs = inputs if sparse.issparse(inputs) else np.nan_to_num(inputs)
         clusters = KMeans(n_experts, n_init=10, random_state=self.search.seed % 2**31)
         label = clusters.fit_predict(inputs, sample_weight=table.weight)
         return np.asarray(label[:, None] == np.arange(n_experts), float)
@@ -108,13 +112,16 @@ class Solution:
     found: Found
     scales: Scales
     rows: Rows
+    source: Source | None = None  # all rows, where these are a sample of them
 
     def model(self) -> Model:
         """Give gate and experts on the original scale; experts that were frozen are the objects given."""
         inside = self.found.fit.model
         scales = self.scales
         experts = tuple(
-            given if given.frozen and given.is_fitted else expert.unscaled(scales.expert, scales.y)
+            replace(given, settings=expert.settings)
+            if given.frozen and given.is_fitted
+            else expert.unscaled(scales.expert, scales.y)
             for given, expert in zip(self.problem.experts, inside.experts, strict=True)
         )
         if inside.gate.trainable:

@@ -68,6 +68,9 @@ def to_json(model: "FittedMixture") -> str:
         "starts": [start | {"degenerate": list(start["degenerate"].items())} for start in model.starts_],
         "selection": model.selection_,
     }
+    found["uses"] = list(model._uses_)
+    if hasattr(model, "subtasks_"):
+        found["subtasks"] = {"values": model.subtasks_.tolist(), "dtype": model.subtasks_.dtype.str}
     names = getattr(model, "feature_names_in_", None)
     found["feature_names"] = None if names is None else [str(name) for name in names]
     classes = getattr(model, "classes_", None)

@@ -173,6 +173,8 @@ class Search:
         gate, experts = self.gate, self.blank.experts
         if any(expert.is_fitted or not expert.additive for expert in experts) or not gate.additive:
             return
+        if not gate.trainable or gate.has_parameters:
+            return  # a smaller model would need another gate
         if not isinstance(gate, ConstantGate):
             smaller = self._smaller(ConstantGate(), experts)
             yield "nested (constant gate)", starts.with_gate(self.blank.gate, smaller, self.few)
@@ -182,7 +184,8 @@ class Search:
             same = zip(experts, found.experts, strict=True)
             yield "nested (gaussian)", Model(found.gate, tuple(_heavy(t, g) for t, g in same))
         alike = len({id(type(expert)) for expert in experts}) == 1
-        if alike and starts.can_grow(gate) and not isinstance(gate, TreeGate):
+        free = starts.can_grow(gate) and gate.wanted_experts() is None
+        if alike and free and not isinstance(gate, TreeGate):
             yield f"nested ({len(experts) - 1} experts)", self._grown(len(experts))
 
     def _smaller(self, gate: AbstractGate, experts: tuple[AbstractExpert, ...]) -> Model:

@@ -84,7 +84,10 @@ def parameters_of(model: Model) -> int | None:
 
 def criterion_of(solution: Solution, criterion: str) -> float:
     """Compute AIC, BIC or ICL of a solution on its own rows (Akaike 1974; Schwarz 1978; Biernacki 2000)."""
-    return criterion_value(solution.found.fit.model, solution.rows, criterion)
+    value = criterion_value(solution.found.fit.model, solution.rows, criterion)
+    if solution.found.fit.model.gate.models_inputs:  # the density of the inputs as they came
+        value += 2 * float(solution.rows.gate_weight.sum() * np.log(solution.scales.gate.scale).sum())
+    return value
 
 
 def criterion_value(model: Model, rows: Rows, criterion: str) -> float:
@@ -117,6 +120,8 @@ def cross_validated(problem: Problem, table: Table) -> float:
             warnings.simplefilter("ignore", DegenerateExpertWarning)
             warnings.simplefilter("ignore", FewCasesWarning)
             solution = problem.fit(table.take(train))
+        if len(solution.problem.experts) != len(problem.experts):
+            return float("inf")  # so many are degenerate on a part of the rows
         total += held_out(solution, table.take(np.sort(test)))
     return -total / float(table.weight.sum())
 

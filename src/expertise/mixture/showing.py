@@ -9,7 +9,8 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from expertise.mixture._warnings import DegenerateExpertWarning, FewCasesWarning
-from expertise.mixture.em import InMemory, Model
+from expertise.mixture.em import Model, Source
+from expertise.mixture.gates import TreeGate
 from expertise.mixture.preparing import Scales, Table
 from expertise.mixture.rows import Array, Rows
 from expertise.mixture.search import Found
@@ -32,13 +33,13 @@ def typical_row(table: Table) -> Array:
     return np.asarray(table.weight @ np.where(there, table.X, 0.0) / total)
 
 
-def mean_prior(model: Model, source: InMemory) -> Array:
+def mean_prior(model: Model, source: Source) -> Array:
     """Average the gate's prior over the rows: (K,)."""
     total = sum(chunk.gate_weight @ np.exp(model.gate.log_gate(chunk.gate)) for chunk in source)
     return np.asarray(total) / source.total_weight
 
 
-def log_likelihoods(model: Model, source: InMemory, scales: Scales) -> tuple[float, float]:
+def log_likelihoods(model: Model, source: Source, scales: Scales) -> tuple[float, float]:
     """Compute the joint log-likelihood, of x and y where the gate models x, and that of y given x."""
     joint = conditional = 0.0
     for chunk in source:
@@ -119,6 +120,11 @@ def summary_lines(model: Any) -> list[str]:
     names = model._feature_names()
     lines += list(_expert_lines(model, [names[j] for j in model._columns_.expert]))
     lines += list(_gate_lines(model, [names[j] for j in model._columns_.gate]))
+    if isinstance(model.gate_, TreeGate):
+        lines += [
+            "tree of gates:",
+            *model.gate_.to_text([names[j] for j in model._columns_.gate]).splitlines(),
+        ]
     return lines
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from expertise.mixture.em import InMemory, Model, expectation
+from expertise.mixture.gates import ConstantGate
 from expertise.mixture.preparing import Scales
 from expertise.mixture.rows import Array, Rows
 
@@ -21,8 +22,8 @@ class StandardErrors:
     """Standard errors on the original scale; NaN where the information is singular.
 
     coef, intercept : of the experts, as ``coef_`` and ``intercept_``; None for experts without coefficients.
-    gate_coef, gate_intercept : as ``gate_coef_`` and ``gate_intercept_`` (the reference's row is 0); None for
-        other gates.
+    gate_coef, gate_intercept : as ``gate_coef_`` and ``gate_intercept_`` (the reference's row is 0), of a
+        softmax or constant gate; None for others.
     covariance : of all parameters, gate first, in standardised columns.
     """
 
@@ -131,6 +132,10 @@ def _shown(model: Model, scales: Scales, covariance: Array) -> StandardErrors:
             covariance[block, block], scales.gate.mean, scales.gate.scale, len(gate_beta), free
         )
         gate_errors = np.pad(errors, ((0, 0), (0, 1)))
+    if isinstance(model.gate, ConstantGate):
+        with np.errstate(invalid="ignore"):
+            odds = np.sqrt(np.maximum(np.diag(covariance)[: ends[1]], 0.0))
+        gate_errors = np.append(odds, 0.0)[None]
     stacked = np.stack(experts) if experts else None
     return StandardErrors(
         coef=None if stacked is None else _squeezed(stacked[:, 1:].transpose(0, 2, 1), 1),

@@ -34,10 +34,9 @@ def kmeans(model: Model, rows: Rows, rng: np.random.Generator) -> Array:
 def kmeans_xy(model: Model, rows: Rows, rng: np.random.Generator) -> Array:
     """Cluster inputs and target together."""
     inputs = _inputs(rows)
-    target = np.log1p(rows.y) if model.experts[0].discrete else rows.z
+    target = _target(model, rows)
     if model.experts[0].task == "classification":
         target = 2.0 * (rows.y[:, None] == np.unique(rows.y))
-    target = target.reshape(len(rows), -1)
     if hasattr(inputs, "toarray"):
         from scipy import sparse
 
@@ -64,7 +63,7 @@ def tree(model: Model, rows: Rows, rng: np.random.Generator) -> Array:
     maker: Any = DecisionTreeClassifier if classes else DecisionTreeRegressor
     grown = maker(max_leaf_nodes=max(n_experts, 2), random_state=int(rng.integers(2**31)))
     inputs = _inputs(rows)
-    target = rows.y if classes else rows.z
+    target = rows.y if classes else _target(model, rows)
     leaves = grown.fit(inputs, target, sample_weight=rows.weight).apply(inputs)
     label = np.unique(leaves, return_inverse=True)[1] % n_experts
     return _soft(_majority(label, n_experts, rows), n_experts)
@@ -110,6 +109,16 @@ def _by_gate_row(resp: Array, rows: Rows) -> Callable[[Rows], Array]:
     place = np.empty(int(rows.index.max()) + 1, np.intp)
     place[rows.index] = np.arange(len(rows))
     return lambda chunk: resp[place[chunk.index]]
+
+
+def _target(model: Model, rows: Rows) -> Array:
+    """Give y on a scale on which distances mean something: (n, m); counts as logs, shares as logits."""
+    if not model.experts[0].discrete:
+        return rows.z
+    y = np.asarray(rows.y, float)
+    if y.ndim == 2:
+        return np.asarray(np.log((y[:, :1] + 0.5) / (y[:, 1:] + 0.5)))
+    return np.asarray(np.log1p(y)[:, None])
 
 
 def _inputs(rows: Rows) -> Any:
@@ -213,8 +222,9 @@ def _signs(model: Model, rows: Rows, k: int, found: Expectation, rng: np.random.
             along = inputs @ rng.normal(size=inputs.shape[1])
             middle = (weight @ along) / max(weight.sum(), 1e-300)
             yield np.where(along > middle, 1.0, -1.0)
-    if model.experts[k].task == "regression" and rows.z.shape[1] == 1:
-        distance = rows.z[:, 0] - rows.z[:, 0].mean()
+    target = _target(model, rows)
+    if model.experts[k].task == "regression" and target.shape[1] == 1:
+        distance = target[:, 0] - target[:, 0].mean()
         if model.experts[k].multioutput:  # families of location
             distance = rows.z[:, 0] - model.experts[k].predict(rows.expert)
         distance = _group_sum(distance[:, None], rows)[:, 0]

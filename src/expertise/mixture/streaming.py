@@ -169,15 +169,17 @@ def fit_stream(
     assert gate.settings is not None
     gate = replace(gate, settings=replace(gate.settings, total_weight=measured.total_weight))
     search = problem.search
+    stream = Stream(tables, problem, measured, meter)
     fit = em.maximise(
         Model(gate, found.fit.model.experts),
-        Stream(tables, problem, measured, meter),
+        stream,
         max_iter=search.max_iter,
         tol=search.tol,
         hard=search.hard,
         n_jobs=search.n_jobs,
     )
-    return Solution(problem, Found(fit, found.starts, fit.troubles()), scales, sample), measured
+    solution = Solution(problem, Found(fit, found.starts, fit.troubles()), scales, sample, stream)
+    return solution, measured
 
 
 @dataclass(eq=False)

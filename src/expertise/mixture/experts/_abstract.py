@@ -23,12 +23,14 @@ class ExpertSettings:
     variance_floor : smallest variance of a standardised target.
     n_outputs : columns of y; classes for classifiers.
     random_state : seed of experts that draw.
+    classes : the labels behind the codes of classes, for classifiers that were fitted elsewhere.
     """
 
     alpha: float = 0.0
     variance_floor: float = 1e-6
     n_outputs: int = 1
     random_state: int = 0
+    classes: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -174,12 +174,26 @@ class ClassifierExpert(AbstractEstimatorExpert):
 
     def _answers(self, model: Any, x: Any) -> Array:
         assert self.settings is not None
-        seen = np.asarray(model.classes_, dtype=np.intp)
+        seen = self._codes(model)
         proba = np.zeros((x.shape[0], max(self.settings.n_outputs, int(seen.max()) + 1)))
         proba[:, seen] = model.predict_proba(x)
         np.maximum(proba, SMALLEST_PROBA, out=proba)
         proba /= proba.sum(axis=1, keepdims=True)
         return proba
+
+    def _codes(self, model: Any) -> npt.NDArray[np.intp]:
+        """Give the codes of a model's classes; one that was given fitted knows labels, not codes."""
+        labels = None if self.settings is None else self.settings.classes
+        if model is not self.estimator or labels is None:
+            return np.asarray(model.classes_, dtype=np.intp)
+        seen = model.classes_.tolist()
+        strange = [label for label in seen if label not in labels]
+        if strange:
+            raise ValueError(
+                f"the given classifier knows the class {strange[0]!r}, but y has "
+                f"{', '.join(map(repr, labels))}; fit it on the same labels"
+            )
+        return np.array([labels.index(label) for label in seen], dtype=np.intp)
 
     def predict(self, design: Design, offset: Array | None = None) -> Array:
         """Give the class probabilities (n, V)."""

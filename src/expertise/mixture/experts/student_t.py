@@ -15,7 +15,7 @@ from expertise.mixture.sums import Statistics, Sums
 
 SMALLEST_NU = 0.2
 START_NU = 10.0  # of the first M-step
-JUMPS = np.array([0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 4.0])  # of nu, tried in every update
+JUMPS = np.array([0.01, 0.1, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 10.0, 100.0])  # of nu, tried in every update
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class StudentTExpert(AbstractLinearExpert):
     & Taylor 1989): u = (nu + 1) / (nu + r^2 / sigma^2) weighs each row, beta is weighted least squares with
     h u, sigma^2 = sum h u r^2 / sum h, and nu solves
     log(nu/2) - digamma(nu/2) + 1 + mean(log u - u) + digamma((nu' + 1)/2) - log((nu' + 1)/2) = 0
-    with nu' from before the step. All three follow from one E-step, so the penalised log-likelihood never
-    falls. This moves nu slowly where it is large. So the likelihoods of a few other nu are summed too; where
-    the best of them is above the present one, the update goes there and leaves the rest as it is, which
-    cannot fall either (Liu & Rubin 1994 maximise the likelihood over nu in the same way). With a ridge alpha
-    the penalised log-likelihood subtracts alpha |w|^2 / (2 sigma^2), as that of the Gaussian expert does.
+    with nu' from before the step. This moves nu slowly where it is large. So the likelihoods of a few other
+    nu are summed too, and where the best of them is above the present one, nu goes there (Liu & Rubin 1994
+    maximise the likelihood over nu in the same way). Either direction leads up, so a step in which the
+    objective fell is shortened. With a ridge alpha the penalised log-likelihood subtracts
+    alpha |w|^2 / (2 sigma^2), as that of the Gaussian expert does.
 
     Parameters
     ----------
@@ -49,6 +49,7 @@ class StudentTExpert(AbstractLinearExpert):
     nu: float | None = None
 
     name = "student_t"
+    closed_form = False
 
     @classmethod
     def like_gaussian(cls, gaussian: AbstractExpert, max_nu: float = 1e5) -> Self:
@@ -134,9 +135,6 @@ class StudentTExpert(AbstractLinearExpert):
         count, gram, cross = float(statistics["count"]), statistics["gram"], statistics["cross"]
         if count <= 1e-100:  # nobody: keep what there was
             return self if self.is_fitted else replace(self, **self._blank(cross))
-        best = int(np.argmax(statistics["gains"]))
-        if statistics["gains"][best] > 1e-7 * count:  # less is left to the steps below
-            return replace(self, nu=float(self._candidates[best]))
         ridge = self._ridge(len(cross))
         systems = zip(gram + np.diag(ridge), cross.T, strict=True)
         beta = np.column_stack([solve_spd(matrix, right[:, None]) for matrix, right in systems])
@@ -147,11 +145,25 @@ class StudentTExpert(AbstractLinearExpert):
         variance = np.maximum(rest / count, self._floor)
         if self.is_fitted:
             nu = self._next_nu(float(statistics["tails"]) / (count * cross.shape[1]))
+            best = int(np.argmax(statistics["gains"]))
+            if statistics["gains"][best] > 1e-10 * count:
+                nu = float(self._candidates[best])
         else:
             nu = self.fixed_nu or min(START_NU, self.max_nu)
             # the variance of t is above 1
             variance = np.maximum(variance * max(1 - 2 / nu, 0.2), self._floor)
         return replace(self, beta=beta, sigma=np.sqrt(variance), nu=nu)
+
+    def between(self, other: Self, share: float) -> Self:
+        """Go from here towards ``other`` by ``share``: coefficients, and logs of sigma and nu."""
+        if not self.is_fitted:
+            return other
+        return replace(
+            other,
+            beta=self._beta + share * (other._beta - self._beta),
+            sigma=self._sigma * (other._sigma / self._sigma) ** share,
+            nu=self._nu * (other._nu / self._nu) ** share,
+        )
 
     @property
     def _candidates(self) -> Array:

@@ -53,6 +53,11 @@ class AbstractGate(ABC):
         return None
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether it was given parameters, to start from or to keep."""
+        return any(getattr(self, name, None) is not None for name in ("prior", "beta", "betas", "means"))
+
+    @property
     def says_where(self) -> bool:
         """Whether the given parameters, which stay, say already where each expert works."""
         return False

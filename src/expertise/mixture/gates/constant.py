@@ -43,7 +43,7 @@ class ConstantGate(AbstractGate):
     @property
     def n_parameters(self) -> int:
         """Priors sum to 1, so one fewer than experts."""
-        return len(self._prior) - 1 if self.trainable else 0
+        return len(self._prior) - 1
 
     def log_joint(self, design: Design) -> Array:
         """Give the logs of the priors, the same in each row: (n, K)."""

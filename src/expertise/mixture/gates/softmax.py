@@ -54,7 +54,7 @@ class SoftmaxGate(AbstractGate):
     @property
     def n_parameters(self) -> int:
         """Coefficients of all experts but the last."""
-        return self._beta.shape[0] * (self._beta.shape[1] - 1) if self.trainable else 0
+        return int(self._beta[:, :-1].size)
 
     def log_joint(self, design: Design) -> Array:
         """Compute log g_k(x): (n, K)."""
@@ -79,7 +79,14 @@ class SoftmaxGate(AbstractGate):
 
     def scaled(self, x: Scaling) -> Self:
         """Turn the coefficients for original columns into those for standardised ones."""
-        return self if self.beta is None else replace(self, beta=x.coefficients_in(self.beta))
+        if self.beta is None:
+            return self
+        if len(self.beta) != len(x.mean) + 1:
+            raise ValueError(
+                f"SoftmaxGate(beta=...) must have {len(x.mean) + 1} rows, for the intercept and each input; "
+                f"got {len(self.beta)}"
+            )
+        return replace(self, beta=x.coefficients_in(np.asarray(self.beta, float)))
 
     def unscaled(self, x: Scaling) -> Self:
         """Turn the coefficients for standardised columns into those for original ones."""

@@ -95,7 +95,7 @@ class TreeGate(AbstractGate):
     @property
     def n_parameters(self) -> int:
         """Coefficients of all children but the last, over nodes."""
-        return sum(beta[:, :-1].size for beta in self._betas) if self.trainable else 0
+        return sum(beta[:, :-1].size for beta in self._betas)
 
     def log_joint(self, design: Design) -> Array:
         """Compute log g_k(x), the sum of the logs along the path: (n, K)."""
