@@ -300,17 +300,17 @@ class EMFitting(FittedMixture):
                 f"EM did not converge in max_iter={self.max_iter} iterations; raise max_iter or "
                 f"tol={self.tol}",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         if found.fit.fell:
             warnings.warn(
                 "an expert or gate that does not maximise its likelihood made the objective fall; the best "
                 "iteration was kept",
                 ObjectiveFellWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        showing.warn_degenerate(found, stacklevel=4)
-        showing.warn_few_cases(solution, range(self.n_experts_), stacklevel=4)
+        showing.warn_degenerate(found, stacklevel=6)
+        showing.warn_few_cases(solution, range(self.n_experts_), stacklevel=6)
 
 
 def _seed(random_state: Any) -> int:

@@ -99,7 +99,7 @@ class Problem:
             f"every start with {len(self.experts)} experts ended with degenerate ones ({reasons}); fitted "
             f"{fewer} instead. More rows, fewer inputs, alpha > 0 or fewer n_experts would avoid this",
             DegenerateExpertWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         return self.with_experts(fewer).fit(table, meter)
 
