@@ -69,14 +69,18 @@ class ParquetChunks:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         columns = [*self.features, *self._targets, *([self._weight] if self._weight else [])]
-        with self._parquet.ParquetFile(self._path) as file:
-            for batch in file.iter_batches(self._rows, columns=columns, use_threads=False):
-                values = np.empty((batch.num_rows, len(columns)))
-                for j in range(len(columns)):
-                    values[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
-                p, m = len(self.features), len(self._targets)
-                y = values[:, p] if m == 1 else values[:, p : p + m]
-                yield (values[:, :p], y, values[:, -1]) if self._weight else (values[:, :p], y)
+        with self._parquet.ParquetFile(self._path, buffer_size=2**20, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):  # one by one: asked for all, Arrow reads the file ahead
+                for batch in file.iter_batches(self._rows, [group], columns, use_threads=False):
+                    yield self._arrays(batch, len(columns))
+
+    def _arrays(self, batch: Any, n_columns: int) -> tuple[Any, ...]:
+        values = np.empty((batch.num_rows, n_columns))
+        for j in range(n_columns):
+            values[:, j] = batch.column(j).to_numpy(zero_copy_only=False)
+        p, m = len(self.features), len(self._targets)
+        y = values[:, p] if m == 1 else values[:, p : p + m]
+        return (values[:, :p], y, values[:, -1]) if self._weight else (values[:, :p], y)
 
 
 @dataclass(frozen=True, eq=False)
