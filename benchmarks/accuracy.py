@@ -254,8 +254,10 @@ def verdict(name: str, means: dict[str, float]) -> str:
     return f"{aim} {'reached' if reached else 'missed'}{lost}"
 
 
-def print_table(title: str, names: Iterable[str], results: list[Any]) -> None:
+def print_table(title: str, names: list[str], results: list[Any]) -> None:
     """Print a line for each data set, then what was chosen."""
+    if not any(result[0] in names for result in results):
+        return
     columns = (*_data.PEERS, *_data.PUBLISHED, *OURS)
     widths = [13 if "*" in column else 8 for column in columns]
     head = "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))

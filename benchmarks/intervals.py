@@ -174,6 +174,8 @@ def main() -> None:
         splits = quick[name] if given.quick else SETS[name][0]
         jobs += [run(name, X, y, test, seed) for seed, test in enumerate(mask.T[:splits])]
     results: list[Result] = Parallel(n_jobs=given.n_jobs)(jobs)
+    if not results:
+        return
     print("test rows inside 90 % intervals, mean over splits; aim 88 to 92, calibrated")
     print(
         f"{'':<14}{'splits':>7}{'single':>8}{'raw':>8}{'calibrated':>12} {'':<8}{'loglik':>8}{'dropout':>9}"
