@@ -9,7 +9,8 @@ from expertise.nn.experts import ExpertList, Experts
 from expertise.nn.layer import MoE
 from expertise.nn.recording import record_routing
 from expertise.nn.routers import ROUTERS, TopKRouter
-from expertise.nn.routing import Routing
+from expertise.nn.routing import Routing, SoftRouting
+from expertise.nn.soft import SoftMoE
 
 __all__ = [
     "ROUTERS",
@@ -17,6 +18,8 @@ __all__ = [
     "Experts",
     "MoE",
     "Routing",
+    "SoftMoE",
+    "SoftRouting",
     "TopKRouter",
     "load_balance_loss",
     "record_routing",

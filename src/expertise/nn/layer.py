@@ -17,6 +17,9 @@ from expertise.nn.recording import Recorder
 from expertise.nn.routers._abstract import AbstractRouter, check_number, check_one_of, check_whole
 from expertise.nn.routing import Routing
 
+# up to so many pairs of a token and an expert, the layer does without dispatch
+FEW_PAIRS = 8
+
 
 class MoE(nn.Module):
     """A sparse mixture-of-experts layer: y = sum over the chosen experts of weight x expert(x).
@@ -150,12 +153,16 @@ class MoE(nn.Module):
         (..., D), or that and the routing.
         """
         routing: Routing = self.router(x, mask, token_ids)
-        plan = dispatch(routing, self._capacity())
-        if plan.kept_TK is not None:
-            routing = replace(routing, kept_TK=plan.kept_TK)
         x_TD = x.reshape(-1, x.shape[-1])
-        y_PD = self.experts(x_TD.index_select(0, plan.tokens_P), plan.offsets_E)
-        y_TD = combine(y_PD, plan.places_TK, _weights(routing))
+        capacity = self._capacity()
+        if capacity is None and self._few(routing):
+            y_TD = self._one_by_one(x_TD, routing)
+        else:
+            plan = dispatch(routing, capacity)
+            if plan.kept_TK is not None:
+                routing = replace(routing, kept_TK=plan.kept_TK)
+            y_PD = self.experts(x_TD.index_select(0, plan.tokens_P), plan.offsets_E)
+            y_TD = combine(y_PD, plan.places_TK, _weights(routing))
         if self.shared is not None:
             y_TD = y_TD + self._run_shared(x_TD, routing.mask_T)
         if self.recorder is not None:
@@ -170,6 +177,29 @@ class MoE(nn.Module):
         if factor is None and self.capacity is None:
             return None
         return Capacity(factor or 0.0, self.capacity, self.capacity_order, self.capacity_per_sequence)
+
+    def _few(self, routing: Routing) -> bool:
+        """Whether direct products are faster than a dispatch: a handful of tokens, to be read at once.
+
+        Not with gradients: those of each expert would fill all the weights'. Not on a GPU, which would wait.
+        """
+        return (
+            not torch.compiler.is_compiling()
+            and not torch.is_grad_enabled()
+            and routing.experts_TK.numel() <= FEW_PAIRS
+            and routing.experts_TK.device.type == "cpu"
+            and not torch.is_autocast_enabled("cpu")
+            and isinstance(self.experts, Experts)
+        )
+
+    def _one_by_one(self, x_TD: Tensor, routing: Routing) -> Tensor:
+        y_TD = torch.zeros_like(x_TD)
+        weights = routing.weights_TK.to(x_TD.dtype).tolist()
+        for t, experts in enumerate(routing.experts_TK.tolist()):
+            for e, weight in zip(experts, weights[t], strict=True):
+                if e < routing.num_experts:
+                    y_TD[t].add_(self.experts.one(e, x_TD[t]), alpha=weight)
+        return y_TD
 
     def _run_shared(self, x_TD: Tensor, mask_T: Tensor | None) -> Tensor:
         assert self.shared is not None

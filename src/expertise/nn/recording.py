@@ -7,18 +7,19 @@ its routing over, and no layer keeps anything afterwards.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from expertise.nn._modes import recomputing
-from expertise.nn.routing import Routing
+from expertise.nn.routing import Routing, SoftRouting
 
 _ALTERNATIVE = "give the routing out of the model instead: y, routing = layer(x, return_routing=True)"
 
 
-class Recorded(list[Routing]):
-    """The routings of a block, in the order in which the layers ran.
+class Recorded(list[Any]):
+    """The routings of a block (of soft layers `SoftRouting`), in the order in which the layers ran.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class Recorder:
         self.recorded = Recorded()
         self._with_grad = torch.is_grad_enabled()
 
-    def add(self, layer: nn.Module, routing: Routing) -> None:
+    def add(self, layer: nn.Module, routing: Routing | SoftRouting) -> None:
         """Keep a routing, unless this is a recomputation of one that was kept.
 
         Raises

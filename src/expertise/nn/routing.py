@@ -1,6 +1,7 @@
 """Routing: what a router returns. A frozen value; losses and statistics are functions of it.
 
-Letters of shapes: T tokens (all leading dimensions of x flattened), E experts, K experts a token may choose.
+Letters of shapes: T tokens (all leading dimensions of x flattened), E experts, K experts a token may choose;
+B sequences, L tokens of a sequence, S slots.
 """
 
 from dataclasses import dataclass
@@ -88,6 +89,34 @@ class Routing:
             name: v.detach() if isinstance(v, Tensor) else v for name, v in vars(self).items()
         }
         return Routing(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftRouting:
+    """How a soft layer mixed tokens into slots, and slots into tokens.
+
+    Attributes
+    ----------
+    num_experts : E.
+    shape : leading dimensions of the input, x.shape[:-1].
+    logits_BLS : (B, L, S) float.
+    dispatch_BLS : softmax over the tokens of a sequence; 0 for padding.
+    combine_BLS : softmax over the slots; 0 for padding.
+    mask_BL : (B, L) bool, True for real tokens; None: all are.
+    """
+
+    num_experts: int
+    shape: tuple[int, ...]
+    logits_BLS: Tensor
+    dispatch_BLS: Tensor
+    combine_BLS: Tensor
+    mask_BL: Tensor | None = None
+
+    @property
+    def importance_E(self) -> Tensor:
+        """Sum over the tokens of what each expert's slots contribute to them: (E,)."""
+        by_expert: Tensor = self.combine_BLS.sum((0, 1)).unflatten(0, (self.num_experts, -1))
+        return by_expert.sum(-1)
 
 
 def count(experts: Tensor, num_experts: int) -> Tensor:

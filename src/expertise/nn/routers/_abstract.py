@@ -122,11 +122,13 @@ class AbstractLinearRouter(AbstractRouter):
     def _logits(self, x_TD: Tensor) -> Tensor:
         """Give the logits (T, E), float32 or float64."""
         dtype = torch.float64 if x_TD.dtype == torch.float64 else torch.float32
+        x_TD = x_TD.to(dtype)
+        if self.jitter and self.training:
+            x_TD = x_TD * torch.empty_like(x_TD).uniform_(1 - self.jitter, 1 + self.jitter)
+        bias = None if self.bias_E is None else self.bias_E.to(dtype)
+        if not torch.is_autocast_enabled(x_TD.device.type):
+            return F.linear(x_TD, self.weight_ED.to(dtype), bias)
         with torch.autocast(x_TD.device.type, enabled=False):
-            x_TD = x_TD.to(dtype)
-            if self.jitter and self.training:
-                x_TD = x_TD * torch.empty_like(x_TD).uniform_(1 - self.jitter, 1 + self.jitter)
-            bias = None if self.bias_E is None else self.bias_E.to(dtype)
             return F.linear(x_TD, self.weight_ED.to(dtype), bias)
 
     def extra_repr(self) -> str:

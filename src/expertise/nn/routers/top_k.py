@@ -116,8 +116,10 @@ class TopKRouter(AbstractLinearRouter):
         probs_TE = logits_TE.softmax(-1) if self.activation == "softmax" else logits_TE.sigmoid()
         experts_TK, weights_TK = self._choose(probs_TE)
         if self.renormalize:
-            # 1e-20: sigmoid scores may all be 0
-            weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
+            total_T1 = weights_TK.sum(-1, keepdim=True)
+            if self.activation == "sigmoid":
+                total_T1 = total_T1 + 1e-20  # sigmoid scores may all be 0
+            weights_TK = weights_TK / total_T1
         if self.second == "random" and self.training:
             # by the weight over both, so before any scale
             kept_T = torch.rand_like(weights_TK[:, 1]) < 2 * weights_TK[:, 1].detach()
