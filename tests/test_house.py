@@ -27,6 +27,7 @@ OUTSIDE = {
     "core": {"numpy", "scipy", "sklearn"},
     "mixture": {"numpy", "scipy", "sklearn", "threadpoolctl"},
     "report": {"numpy", "matplotlib", "jinja2"},
+    "nn": {"torch", "numpy", "scipy", "sklearn", "safetensors"},
 }
 
 
@@ -77,7 +78,7 @@ def test_nobody_imports_the_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "family", ["youtube8m/models", "youtube8m/formats", "mixture/gates", "mixture/experts"]
+    "family", ["youtube8m/models", "youtube8m/formats", "mixture/gates", "mixture/experts", "nn/routers"]
 )
 def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
     folder = SOURCE / family
@@ -120,6 +121,21 @@ def test_the_statistical_side_loads_no_torch(statement: str) -> None:
     """Pyarrow is not looked for: scikit-learn loads pandas where it is installed, and pandas loads it."""
     heavy = ["torch", "matplotlib", "skops"]
     code = f"import sys; {statement}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_layer_needs_torch_alone() -> None:
+    """Scikit-learn and SciPy are for the estimators and for one router that solves an assignment."""
+    heavy = ["sklearn", "scipy", "expertise.core", "transformers", "matplotlib", "onnx"]
+    use = """
+layer = nn.MoE(nn.TopKRouter(4, 2), nn.Experts(2, 4, 8))
+with nn.record_routing(layer) as routings:
+    layer(torch.zeros(3, 4)).sum().backward()
+"""
+    code = (
+        f"import sys, torch\nfrom expertise import nn\n{use}\nprint([m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -83,7 +83,7 @@ def record_routing(model: nn.Module) -> Iterator[Recorded]:
     (1, 10)
     """
     for name, module in model.named_modules():
-        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        if _is_compiled(module):
             where = f"its part {name!r}" if name else "it"
             raise RuntimeError(
                 f"record_routing(model): {where} is compiled, and compiled code records nothing; record the "
@@ -104,6 +104,13 @@ def record_routing(model: nn.Module) -> Iterator[Recorded]:
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.recorder = old
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # importing the compiler takes seconds; where it was not imported nothing is compiled
+    compiler = sys.modules.get("torch._dynamo")
+    wrapped = compiler is not None and isinstance(module, compiler.OptimizedModule)
+    return wrapped or module._compiled_call_impl is not None
 
 
 def _in_reentrant_checkpoint() -> bool:
