@@ -123,7 +123,7 @@ def main() -> None:
     found = {(seed, name): train(seed, name) for seed in range(3) for name in names}
     show_who_ran(found[0, "loss"][0])
     show_cost()
-    print("\n3. Balance, three starts: load of the busiest expert over the mean (1: even, 8: one takes all),")
+    print("\n3. Balance, three starts: load of the busiest expert over the mean (1: even, 8: all to one),")
     print("   and squared error on new tokens / variance of y")
     print(" " * 10 + "".join(f"{text:>26}" for text in names.values()))
     for seed in range(3):
@@ -134,8 +134,8 @@ def main() -> None:
     worst = {name: max(values) for name, values in loads.items()}
     print(
         f"  Without balance the busiest expert has up to {worst['none']:.1f} times the mean; with the loss "
-        f"{worst['loss']:.1f},\n  with the bias {worst['bias']:.1f}. Mean error {errors['none']:.4f} without, "
-        f"{errors['loss']:.4f} with the loss, {errors['bias']:.4f} with the bias."
+        f"{worst['loss']:.1f},\n  with the bias {worst['bias']:.1f}. Mean error: {errors['none']:.4f} "
+        f"without, {errors['loss']:.4f} with the loss, {errors['bias']:.4f} with the bias."
     )
 
 

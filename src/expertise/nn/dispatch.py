@@ -127,7 +127,7 @@ def _limit(routing: Routing, capacity: Capacity, sequences: int, length: int) ->
     if routing.mask_T is None:
         return math.ceil(length * share - 1e-9)
     real = routing.mask_T.view(sequences, -1).sum(-1)
-    return (real * share - 1e-9).ceil().to(torch.int64)
+    return (real.double() * share - 1e-9).ceil().to(torch.int64)  # as math.ceil above
 
 
 def _arange(n: int, like: Tensor) -> Tensor:
