@@ -36,7 +36,7 @@ def test_the_examples_run_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "predictions.csv").read_text().startswith("VideoId,LabelConfidencePairs\n")
     assert (tmp_path / "run" / "exported" / "model.onnx").is_file()
     examples = blocks("python")
-    assert len(examples) == 3
+    assert len(examples) == 5
     for example in examples:
         done = subprocess.run(
             [sys.executable, "-c", example],

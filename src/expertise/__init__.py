@@ -6,14 +6,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
+    from expertise.nn.estimators import NeuralMixtureClassifier, NeuralMixtureRegressor
 
 # Names of the package that load on first use (PEP 562), and where they live.
 _PLACES = {
     "MixtureOfExpertsRegressor": "expertise.mixture",
     "MixtureOfExpertsClassifier": "expertise.mixture",
+    "NeuralMixtureRegressor": "expertise.nn.estimators",
+    "NeuralMixtureClassifier": "expertise.nn.estimators",
 }
 
-__all__ = ["MixtureOfExpertsClassifier", "MixtureOfExpertsRegressor", "__version__"]
+__all__ = [
+    "MixtureOfExpertsClassifier",
+    "MixtureOfExpertsRegressor",
+    "NeuralMixtureClassifier",
+    "NeuralMixtureRegressor",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,17 +38,33 @@ from expertise.nn.statistics import routing_statistics
 
 if TYPE_CHECKING:
     from expertise.nn.estimators import NeuralMixtureClassifier, NeuralMixtureRegressor
-    from expertise.nn.exchange import from_transformers, merge, prune, to_transformers, upcycle
+    from expertise.nn.exchange import (
+        FeedForward,
+        dense_form,
+        from_transformers,
+        load_layer,
+        merge,
+        prune,
+        save_layer,
+        to_onnx,
+        to_transformers,
+        upcycle,
+    )
 
 # Names that load on first use: a layer needs no scikit-learn.
 _PLACES = {
     "NeuralMixtureRegressor": "expertise.nn.estimators",
     "NeuralMixtureClassifier": "expertise.nn.estimators",
+    "FeedForward": "expertise.nn.exchange",
+    "dense_form": "expertise.nn.exchange",
     "from_transformers": "expertise.nn.exchange",
+    "load_layer": "expertise.nn.exchange",
+    "merge": "expertise.nn.exchange",
+    "prune": "expertise.nn.exchange",
+    "save_layer": "expertise.nn.exchange",
+    "to_onnx": "expertise.nn.exchange",
     "to_transformers": "expertise.nn.exchange",
     "upcycle": "expertise.nn.exchange",
-    "prune": "expertise.nn.exchange",
-    "merge": "expertise.nn.exchange",
 }
 
 __all__ = [
@@ -58,6 +74,7 @@ __all__ = [
     "ExpertChoiceRouter",
     "ExpertList",
     "Experts",
+    "FeedForward",
     "HashRouter",
     "HierarchicalRouter",
     "LossFreeBias",
@@ -72,10 +89,12 @@ __all__ = [
     "SoftRouting",
     "TopKRouter",
     "TopPRouter",
+    "dense_form",
     "entropy_loss",
     "from_transformers",
     "importance_loss",
     "load_balance_loss",
+    "load_layer",
     "load_loss",
     "merge",
     "only_picked",
@@ -83,7 +102,9 @@ __all__ = [
     "record_routing",
     "router_z_loss",
     "routing_statistics",
+    "save_layer",
     "sequence_balance_loss",
+    "to_onnx",
     "to_transformers",
     "upcycle",
 ]

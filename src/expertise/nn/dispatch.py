@@ -4,7 +4,6 @@ Letters of shapes: T tokens, D model, E experts, K experts a token may choose, P
 expert that it chose, sorted by expert.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -108,8 +107,7 @@ def _within_capacity(
     start = F.pad(load.cumsum(0), (1, 0))
     bin_P = sorted_P.clamp(max=E * sequences)
     rank_P = _arange(T * K, key_P) - start[bin_P]
-    limit = _limit(routing, capacity, sequences, length)  # a number, or one of each sequence
-    limit_P = limit[sorted_P % sequences] if isinstance(limit, Tensor) else limit
+    limit_P = _limit(routing, capacity, sequences, length)[sorted_P % sequences]
     kept_sorted_P = (rank_P < limit_P) & (sorted_P < E * sequences)
     place = kept_sorted_P.cumsum(0)
     rest = place[-1] + (~kept_sorted_P).cumsum(0) if T * K else place
@@ -119,15 +117,18 @@ def _within_capacity(
     return order_kept_P, kept_P
 
 
-def _limit(routing: Routing, capacity: Capacity, sequences: int, length: int) -> int | Tensor:
+def _limit(routing: Routing, capacity: Capacity, sequences: int, length: int) -> Tensor:
+    """Give how many tokens of each sequence an expert takes, (sequences,) int64."""
+    device = routing.experts_TK.device
     if capacity.tokens is not None:
-        return capacity.tokens
-    K = routing.experts_TK.shape[1]
-    share = capacity.factor * K / routing.num_experts
+        return torch.full((sequences,), capacity.tokens, device=device)
     if routing.mask_T is None:
-        return math.ceil(length * share - 1e-9)
-    real = routing.mask_T.view(sequences, -1).sum(-1)
-    return (real.double() * share - 1e-9).ceil().to(torch.int64)  # as math.ceil above
+        real = torch.full((sequences,), length, device=device)
+    else:
+        real = routing.mask_T.view(sequences, -1).sum(-1)
+    share = capacity.factor * routing.experts_TK.shape[1] / routing.num_experts
+    # 50 x 1.5 / 5 is 15 in float64; in float32 it is a little more
+    return (real.double() * share - 1e-9).ceil().to(torch.int64)
 
 
 def _arange(n: int, like: Tensor) -> Tensor:

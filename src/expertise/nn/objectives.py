@@ -9,7 +9,7 @@ networks, so they serve anybody's own modules:
 >>> from torch import nn
 >>> _ = torch.manual_seed(0)
 >>> x = torch.linspace(-1, 1, 41)[:, None]
->>> y = 5 * x.abs()
+>>> y = 4 * x.abs()
 >>> gate, experts = nn.Linear(1, 2), nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
 >>> parameters = [*gate.parameters(), *experts.parameters()]
 >>> for epoch in range(1000):  # full-batch gradient descent with a fixed step
@@ -18,9 +18,9 @@ networks, so they serve anybody's own modules:
 ...     objective = weighted_mean(OBJECTIVES["likelihood"](log_gate, outputs, y))
 ...     with torch.no_grad():
 ...         for parameter, slope in zip(parameters, torch.autograd.grad(objective, parameters)):
-...             parameter -= 0.2 * slope
->>> [round(expert.weight.item(), 1) for expert in experts]  # |x| is two lines
-[-5.0, 5.0]
+...             parameter -= 0.3 * slope
+>>> [round(expert.weight.item(), 1) for expert in experts]  # a line each
+[-3.8, 3.8]
 """
 
 import math
@@ -43,6 +43,7 @@ __all__ = [
     "hard_gate",
     "likelihood",
     "log_loss",
+    "mean_of_others",
     "reinforce",
     "sample_experts",
     "squared_error",

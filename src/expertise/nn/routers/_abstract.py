@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expertise.nn._modes import recomputing
+from expertise.nn._modes import add_load
 from expertise.nn.routing import Routing
 
 
@@ -68,8 +68,8 @@ class AbstractRouter(nn.Module, ABC):
             x_TD = torch.where(mask_T[:, None], x_TD, x_TD.new_zeros(()))
         routing = self._route(x_TD, mask_T, None if token_ids is None else token_ids.reshape(-1))
         routing = _without_padding(routing, mask_T, tuple(x.shape[:-1]))
-        if self.load_E is not None and self.training and not recomputing():
-            self.load_E.add_(routing.load_E)
+        if self.load_E is not None and self.training:
+            add_load(self.load_E, routing.load_E)
         return routing
 
     def _check(self, x: Tensor, mask: Tensor | None, token_ids: Tensor | None) -> None:

@@ -59,7 +59,7 @@ class DenseRouter(AbstractLinearRouter):
     def _route(self, x_TD: Tensor, mask_T: Tensor | None, token_ids_T: Tensor | None) -> Routing:
         logits_TE = self._logits(x_TD)
         probs_TE = logits_TE.softmax(-1) if self.activation == "softmax" else logits_TE.sigmoid()
-        experts_TK = torch.arange(self.num_experts, device=x_TD.device).repeat(len(x_TD), 1)
+        experts_TK = torch.arange(self.num_experts, device=x_TD.device).repeat(x_TD.shape[0], 1)
         return Routing(self.num_experts, (), probs_TE, experts_TK, probs_TE, logits_TE=logits_TE)
 
     def extra_repr(self) -> str:
