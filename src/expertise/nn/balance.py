@@ -280,8 +280,8 @@ def _squared_variation(values_E: Tensor) -> Tensor:
 
 
 def _several(routing: Routings) -> Sequence[Routing]:
-    if isinstance(routing, Routing):
-        return [routing]
+    if not isinstance(routing, Sequence):  # one Routing; the check below names anything else
+        routing = [routing]
     if len(routing) == 0:
         raise ValueError(
             "routing must be a Routing or a sequence of them; got an empty one: no layer ran, or the model "

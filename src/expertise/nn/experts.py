@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from expertise.nn._fused import feed_forward
 from expertise.nn._grouped import grouped_mm
-from expertise.nn.routers._abstract import check_number, check_one_of, check_whole
+from expertise.nn.routers._abstract import AbstractRouter, check_number, check_one_of, check_whole
 
 
 def swiglu(h_PF: Tensor) -> Tensor:
@@ -104,7 +104,8 @@ class Experts(nn.Module):
         """
         up_weight: Tensor = self.up_weight
         down_weight: Tensor = self.down_weight
-        if torch.is_autocast_enabled(x_PD.device.type):
+        # autocast leaves float64 as it is
+        if torch.is_autocast_enabled(x_PD.device.type) and x_PD.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(x_PD.device.type)
             x_PD, up_weight, down_weight = x_PD.to(dtype), up_weight.to(dtype), down_weight.to(dtype)
         if self.up_bias is None and not self.dropout and not x_PD.is_cuda:
@@ -142,7 +143,9 @@ class Experts(nn.Module):
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.dim() > 1:
         return functional.linear(x, weight, bias)
-    y = torch.mv(weight, x)  # half the time of linear for a single row
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return functional.linear(x[None], weight, bias)[0]
+    y = torch.mv(weight, x)  # for a single row faster than linear, but slower in low precision
     return y if bias is None else y + bias
 
 
@@ -186,14 +189,20 @@ class ExpertList(nn.Module):
 
     def forward(self, x_PD: Tensor, offsets_E: Tensor) -> Tensor:
         """Run every module on its rows: (P, D'); rows past the last offset are 0."""
-        pieces, start = [], 0
+        pieces, start = list[Tensor](), 0
         for module, end in zip(self.experts, offsets_E.tolist(), strict=True):
             if end > start:
                 y = module(x_PD[start:end])
-                if y.dim() != 2 or len(y) != end - start:
+                if not isinstance(y, Tensor) or y.dim() != 2 or len(y) != end - start:
+                    made = tuple(y.shape) if isinstance(y, Tensor) else f"a {type(y).__name__}"
                     raise ValueError(
-                        f"an expert must map (n, D) to (n, D); {type(module).__name__} made {tuple(y.shape)} "
+                        f"an expert must map (n, D) to (n, D); {type(module).__name__} made {made} "
                         f"of {tuple(x_PD[start:end].shape)}"
+                    )
+                if pieces and y.shape[1] != pieces[0].shape[1]:
+                    raise ValueError(
+                        f"all experts must give the same width; {type(module).__name__} gave {y.shape[1]}, "
+                        f"one before it {pieces[0].shape[1]}"
                     )
                 pieces.append(y)
             start = end
@@ -205,3 +214,19 @@ class ExpertList(nn.Module):
         """Run one expert on (..., D)."""
         y: Tensor = self.experts[e](x)
         return y
+
+
+def check_experts(experts: object) -> None:
+    """Say what a layer takes as its experts, to who gives a list of modules or a router.
+
+    Raises
+    ------
+    ValueError : neither `Experts` nor `ExpertList`, nor a module that may wrap one of them.
+    """
+    if not isinstance(experts, nn.Module) or isinstance(
+        experts, nn.ModuleList | nn.Sequential | AbstractRouter
+    ):
+        raise ValueError(
+            "experts must be Experts(num_experts, dim, hidden), or ExpertList(modules) for modules of your "
+            f"own; got {type(experts).__name__}"
+        )

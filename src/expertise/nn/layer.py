@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expertise.nn.dispatch import ORDERS, Capacity, combine, dispatch
-from expertise.nn.experts import ExpertList, Experts
+from expertise.nn.experts import ExpertList, Experts, check_experts
 from expertise.nn.recording import Recorder
 from expertise.nn.routers._abstract import AbstractRouter, check_number, check_one_of, check_whole
 from expertise.nn.routing import Routing
@@ -70,6 +70,7 @@ class MoE(nn.Module):
         causal: bool = False,
     ) -> None:
         super().__init__()
+        _check_parts(router, experts, shared)
         if router.num_experts != experts.num_experts:
             raise ValueError(
                 f"router and experts must agree: the router has num_experts={router.num_experts}, "
@@ -164,7 +165,13 @@ class MoE(nn.Module):
             y_PD = self.experts(x_TD.index_select(0, plan.tokens_P), plan.offsets_E)
             y_TD = combine(y_PD, plan.places_TK, _weights(routing))
         if self.shared is not None:
-            y_TD = y_TD + self._run_shared(x_TD, routing.mask_T)
+            shared_TD = self._run_shared(x_TD, routing.mask_T)
+            if shared_TD.shape != y_TD.shape:
+                raise ValueError(
+                    f"shared must give {tuple(y_TD.shape)} as the experts do, for they are added; "
+                    f"{type(self.shared).__name__} gave {tuple(shared_TD.shape)}"
+                )
+            y_TD = y_TD + shared_TD
         if self.recorder is not None:
             self.recorder.add(self, routing)
         y = y_TD.reshape(*x.shape[:-1], y_TD.shape[-1])
@@ -182,9 +189,11 @@ class MoE(nn.Module):
         """Whether direct products are faster than a dispatch: a handful of tokens, to be read at once.
 
         Not with gradients: those of each expert would fill all the weights'. Not on a GPU, which would wait.
+        Not in a trace, which would take what it reads here for constants.
         """
         return (
             not torch.compiler.is_compiling()
+            and torch._C._get_tracing_state() is None
             and not torch.is_grad_enabled()
             and routing.experts_TK.numel() <= FEW_PAIRS
             and routing.experts_TK.device.type == "cpu"
@@ -203,6 +212,9 @@ class MoE(nn.Module):
 
     def _run_shared(self, x_TD: Tensor, mask_T: Tensor | None) -> Tensor:
         assert self.shared is not None
+        if mask_T is not None:
+            # even a gradient of 0 times a NaN in the padding would be NaN
+            x_TD = torch.where(mask_T[:, None], x_TD, x_TD.new_zeros(()))
         y_TD: Tensor = self.shared(x_TD)
         if self.shared_gate is not None:
             y_TD = self.shared_gate(x_TD).sigmoid() * y_TD
@@ -215,6 +227,18 @@ class MoE(nn.Module):
         if self.capacity is not None:
             return f"capacity={self.capacity}"
         return "" if self.capacity_factor is None else f"capacity_factor={self.capacity_factor}"
+
+
+def _check_parts(router: object, experts: object, shared: object) -> None:
+    # a router of one's own, or one that is wrapped, need not be an AbstractRouter
+    if not isinstance(router, nn.Module) or isinstance(router, Experts | ExpertList):
+        raise ValueError(
+            f"router must be one of expertise.nn.ROUTERS, TopKRouter(dim, num_experts) for example; "
+            f"got {type(router).__name__}"
+        )
+    check_experts(experts)
+    if shared is not None and not isinstance(shared, nn.Module):
+        raise ValueError(f"shared must be a torch module, or None; got {type(shared).__name__}")
 
 
 def _weights(routing: Routing) -> Tensor:

@@ -19,8 +19,8 @@ class LossFreeBias:
     2024, arXiv 2408.15664, Algorithm 1; DeepSeek-V3, arXiv 2412.19437, section 2.1.2). The bias takes part in
     the choice alone, not in the weights, so the task's gradient stays as it is.
 
-    The routers count in training only, and not when activation checkpointing repeats them. The counts are
-    buffers that move with the model and stay out of its state_dict; the bias is in it.
+    The routers count in training only, and not when activation checkpointing repeats them. The counts
+    move with the model and stay out of its buffers and its state_dict; the bias is in both.
 
     Parameters
     ----------

@@ -38,6 +38,9 @@ class Recorder:
         self.recorded = Recorded()
         self._with_grad = torch.is_grad_enabled()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Nothing: a copy of a layer made within the block is not recorded, nor keeps anything after it."""
+
     def add(self, layer: nn.Module, routing: Routing | SoftRouting) -> None:
         """Keep a routing, unless this is a recomputation of one that was kept.
 

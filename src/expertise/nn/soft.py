@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expertise.nn.experts import ExpertList, Experts
+from expertise.nn.experts import ExpertList, Experts, check_experts
 from expertise.nn.recording import Recorder
 from expertise.nn.routers._abstract import check_whole
 from expertise.nn.routing import SoftRouting
@@ -63,6 +63,7 @@ class SoftMoE(nn.Module):
         super().__init__()
         check_whole("dim", dim, 1)
         check_whole("slots_per_expert", slots_per_expert, 1)
+        check_experts(experts)
         if isinstance(experts, Experts) and experts.dim != dim:
             raise ValueError(f"dim and experts must agree: got dim={dim}, the experts have {experts.dim}")
         if causal:

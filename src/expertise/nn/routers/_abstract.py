@@ -5,8 +5,9 @@ Letters of shapes: T tokens, D model, E experts, K experts a token may choose.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,15 @@ class AbstractRouter(nn.Module, ABC):
         check_whole("num_experts", num_experts, 1)
         self.dim = dim
         self.num_experts = num_experts
-        self.register_buffer("load_E", None, persistent=False)
+        # no buffer: DistributedDataParallel gives every rank the buffers of rank 0 before each forward
+        self.load_E = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the counts with the module."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.load_E is not None:
+            self.load_E = fn(self.load_E)
+        return self
 
     @abstractmethod
     def _route(self, x_TD: Tensor, mask_T: Tensor | None, token_ids_T: Tensor | None) -> Routing:

@@ -5,10 +5,10 @@ Letters of shapes: T tokens, D model, E experts, K chosen, G groups of experts.
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expertise.nn.routers._abstract import (
     AbstractLinearRouter,
@@ -100,16 +100,31 @@ class TopKRouter(AbstractLinearRouter):
         self.groups = groups
         self.groups_kept = groups_kept
         self.second = second
-        self.register_buffer("selection_bias_E", torch.zeros(num_experts) if selection_bias else None)
+        zeros_E = torch.zeros(num_experts, dtype=torch.float32) if selection_bias else None
+        self.register_buffer("selection_bias_E", zeros_E)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TopKRouter":
+    def reset_parameters(self) -> None:
+        """Draw the weights from N(0, 1/D); biases 0, the selection bias too."""
+        super().reset_parameters()
+        # none yet when the parent's constructor calls this
+        bias_E = dict(self.named_buffers()).get("selection_bias_E")
+        if bias_E is not None:
+            nn.init.zeros_(bias_E)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move with the module, but keep the bias in float32: its steps of .001 are lost in bfloat16."""
         bias_E = self.selection_bias_E
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         moved_E = self.selection_bias_E
         if bias_E is not None and moved_E is not None and moved_E.dtype != bias_E.dtype:
             self.selection_bias_E = bias_E.to(moved_E.device)
         return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Load; the bias stays in float32 even where the tensors of a file are put in the place of ours."""
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.selection_bias_E is not None:
+            self.selection_bias_E = self.selection_bias_E.to(torch.float32)
 
     def _route(self, x_TD: Tensor, mask_T: Tensor | None, token_ids_T: Tensor | None) -> Routing:
         logits_TE = self._logits(x_TD)
