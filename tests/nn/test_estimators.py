@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from expertise.nn.estimators import NeuralMixtureClassifier, NeuralMixtureRegressor
 from nn.tables import regimes, speaker
 
-LINEAR: dict[str, Any] = {"expert_hidden": (), "learning_rate": 0.05, "epochs": 40, "random_state": 0}
+LINEAR: dict[str, Any] = {
+    "expert_hidden": (),
+    "learning_rate": 0.1,
+    "batch_size": 64,
+    "epochs": 40,
+    "random_state": 0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +41,7 @@ def fitted() -> NeuralMixtureRegressor:
     "options",
     [
         {},
-        {"objective": "expected"},
+        {"objective": "expected", "batch_size": None, "learning_rate": 0.05},
         {"objective": "reinforce", "n_experts": 4},  # with two, one may take all and stay alone
         {"router": "top_k"},
         {"router": "top_k", "k": 2, "n_experts": 3},
@@ -226,7 +232,7 @@ def test_fitted_classifiers_keep_their_classes_in_order() -> None:
     y = np.array(["a", "b", "c"])[codes]
     experts = [LogisticRegression().fit(X[y != other], y[y != other]) for other in ("b", "a")]
     model = NeuralMixtureClassifier(
-        experts=experts, objective="cooperative", freeze_experts=True, random_state=0
+        experts=experts, objective="cooperative", freeze_experts=True, epochs=60, random_state=0
     )
     said = model.fit(X, y).predict_experts(X)
     assert model.classes_.tolist() == ["a", "b", "c"]

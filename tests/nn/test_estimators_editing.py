@@ -1,5 +1,7 @@
 """Experts added, replaced, removed; training gone on with; files written and read."""
 
+import copy
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,13 @@ from torch import Tensor, nn
 from expertise.nn.estimators import NeuralMixtureClassifier, NeuralMixtureRegressor
 from nn.tables import Regimes, regimes
 
-LINEAR: dict[str, Any] = {"expert_hidden": (), "learning_rate": 0.05, "epochs": 30, "random_state": 0}
+LINEAR: dict[str, Any] = {
+    "expert_hidden": (),
+    "learning_rate": 0.1,
+    "batch_size": 64,
+    "epochs": 40,
+    "random_state": 0,
+}
 DATA = regimes(300)
 
 
@@ -32,6 +40,16 @@ def fitted(**options: Any) -> NeuralMixtureRegressor:
     return NeuralMixtureRegressor(**{"n_experts": 2, **LINEAR, **options}).fit(DATA.X, DATA.y)
 
 
+@functools.cache
+def fitted_once() -> NeuralMixtureRegressor:
+    return fitted()
+
+
+def of_two() -> NeuralMixtureRegressor:
+    """Give a fitted mixture of one's own, to be changed."""
+    return copy.deepcopy(fitted_once())
+
+
 def elsewhere(n: int, seed: int = 3) -> Regimes:
     """Draw a third regime, away from the two: y = 10 + 4 x2."""
     rng = np.random.default_rng(seed)
@@ -42,7 +60,7 @@ def elsewhere(n: int, seed: int = 3) -> Regimes:
 
 @pytest.mark.parametrize("old_rows", [True, False])
 def test_a_new_regime_from_a_few_rows(old_rows: bool) -> None:
-    model, shots, test = fitted(), elsewhere(12), elsewhere(200, 4)
+    model, shots, test = of_two(), elsewhere(12), elsewhere(200, 4)
     before, experts = model.predict(DATA.X), model.predict_experts(DATA.X)
     assert model.score(test.X, test.y) < 0
     model.add_expert(shots.X, shots.y, X_old=DATA.X if old_rows else None, epochs=40)
@@ -58,7 +76,7 @@ def test_a_new_regime_from_a_few_rows(old_rows: bool) -> None:
 def test_a_trained_expert_may_be_added_and_is_kept() -> None:
     shots = elsewhere(30)
     own = Ridge(alpha=1e-3).fit(shots.X, shots.y)
-    model = fitted(router="top_k").add_expert(shots.X, shots.y, expert=own, epochs=20)
+    model = fitted(router="top_k", epochs=5).add_expert(shots.X, shots.y, expert=own, epochs=20)
     np.testing.assert_array_equal(model.predict(shots.X), own.predict(shots.X))
     # noise as wide as the estimator's errors, or the floor
     assert model.sigma_[2] < 1
@@ -76,7 +94,7 @@ def test_many_columns_keep_variances_only() -> None:
 
 
 def test_remove_gives_its_share_to_the_others_in_proportion() -> None:
-    model = fitted(n_experts=3)
+    model = fitted(n_experts=3, epochs=5)
     gate, said = model.gate_proba(DATA.X), model.predict_experts(DATA.X)
     model.remove_expert(1)
     kept = gate[:, [0, 2]]
@@ -88,7 +106,7 @@ def test_remove_gives_its_share_to_the_others_in_proportion() -> None:
 
 
 def test_replace_trains_the_new_one_in_its_place() -> None:
-    model = fitted()
+    model = of_two()
     expert = int(model.apply([[1.0, 0.0, 0.0]])[0])
     said = model.predict_experts(DATA.X)
     with pytest.raises(ValueError, match=r"replace_expert needs X and y to train a new network"):
@@ -108,7 +126,7 @@ def test_refit_goes_on_and_an_interrupted_one_changes_nothing(monkeypatch: pytes
     def interrupted(*args: Any, **more: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 20:
+        if calls == 10:
             raise KeyboardInterrupt
         return real(*args, **more)
 
@@ -135,7 +153,7 @@ def test_a_fitted_estimator_cannot_be_unfrozen() -> None:
 
 
 def test_a_file_gives_the_same_answers_also_after_changes(tmp_path: Path) -> None:
-    model = fitted(n_experts=3, gate_features=slice(0, 2), router="top_k", k=2, gate_hidden=(4,))
+    model = fitted(n_experts=3, gate_features=slice(0, 2), router="top_k", k=2, gate_hidden=(4,), epochs=5)
     shots = elsewhere(10)
     model.add_expert(shots.X, shots.y, epochs=5).remove_expert(0).freeze(1)
     model.save(tmp_path / "mixture.safetensors")

@@ -48,7 +48,7 @@ def test_scikit_learn_checks_with_defaults(estimator: Any, check: Any) -> None:
 
 def test_pipelines_searches_and_cross_validation() -> None:
     data = regimes(120)
-    options: dict[str, Any] = {"expert_hidden": (), "epochs": 30, "learning_rate": 0.1, "random_state": 0}
+    options: dict[str, Any] = {"expert_hidden": (), "epochs": 25, "learning_rate": 0.1, "random_state": 0}
     model = make_pipeline(StandardScaler(), NeuralMixtureRegressor(3, **options))
     assert cross_val_score(model, data.X, data.y, cv=2).min() > 0.8
     search = GridSearchCV(NeuralMixtureRegressor(**options), {"n_experts": [1, 3]}, cv=2)

@@ -69,7 +69,12 @@ def test_a08_cooperating_experts_are_worse_alone() -> None:
     y = np.sin(2 * X[:, 0]) + 0.5 * X[:, 1] ** 2 + 0.1 * rng.normal(size=300)
 
     def alone(objective: str) -> float:
-        options: dict[str, Any] = {"expert_hidden": (4,), "epochs": 40, "learning_rate": 0.03}
+        options: dict[str, Any] = {
+            "expert_hidden": (4,),
+            "epochs": 60,
+            "learning_rate": 0.05,
+            "batch_size": 64,
+        }
         model = NeuralMixtureRegressor(4, objective=objective, random_state=0, **options).fit(X, y)
         each = (y[:, None] - model.predict_experts(X)) ** 2
         return float((model.gate_proba(X) * each).sum(axis=1).mean())
@@ -127,15 +132,15 @@ def test_a19_an_expert_for_a_new_source_from_five_shots_a_class(own: str) -> Non
         [speaker(source, n, seed + source) for source in range(3)] for n, seed in ((200, 0), (400, 10))
     )
     X, y = (np.concatenate(part) for part in zip(*train[:2], strict=True))
+    options: dict[str, Any] = {"epochs": 40, "batch_size": 64, "learning_rate": 0.03, "random_state": 0}
     if own == "networks":
-        model = NeuralMixtureClassifier(2, epochs=40, random_state=0)
+        model = NeuralMixtureClassifier(2, **options)
     else:
         model = NeuralMixtureClassifier(
             experts=[LogisticRegression().fit(*table) for table in train[:2]],
             objective="cooperative",
             freeze_experts=True,
-            epochs=40,
-            random_state=0,
+            **options,
         )
     model.fit(X, y)
     before = [model.predict_proba(table[0]) for table in test[:2]]
@@ -239,7 +244,8 @@ def test_a22_the_sampled_gradient_is_that_of_the_expected_loss_and_baselines_cal
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_a22_hard_attention_learns(baseline: str) -> None:
     train, test = regimes(400, 1), regimes(400, 2)
-    options: dict[str, Any] = {"expert_hidden": (), "learning_rate": 0.03, "epochs": 40, "random_state": 0}
+    options: dict[str, Any] = {"expert_hidden": (), "learning_rate": 0.05, "epochs": 60, "random_state": 0}
+    options["batch_size"] = 64
     model = NeuralMixtureRegressor(4, objective="reinforce", baseline=baseline, **options)
     model.fit(train.X, train.y)
     assert model.score(test.X, test.y) > 0.8

@@ -246,3 +246,30 @@ def check_weights(sample_weight: Any, n: int) -> npt.NDArray[np.float64]:
             "sample_weight sums to zero, so there is nothing to fit; give some row a positive weight"
         )
     return weight
+
+
+def check_numbers(X: Any, error: ValueError) -> None:
+    """Say which column of X holds text, where scikit-learn has only said that some value is no number.
+
+    Raises
+    ------
+    ValueError : the column, a value, and what to do.
+    """
+    if "could not convert string to float" not in str(error):
+        return
+    table = np.asarray(X, dtype=object)
+    for name, column in zip(getattr(X, "columns", range(table.shape[1])), table.T, strict=True):
+        text = [value for value in column if isinstance(value, str) and not _reads_as_number(value)]
+        if text:
+            raise ValueError(
+                f"X must hold numbers; column {name!r} holds {text[0]!r}; make columns of 0 and 1 of the "
+                "categories, for instance with sklearn.preprocessing.OneHotEncoder in a pipeline"
+            ) from None
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

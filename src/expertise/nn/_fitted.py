@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from expertise.core.estimator import AbstractMixture, Inputs
 from expertise.nn import _arguments
-from expertise.nn._batch import pick
+from expertise.nn._batch import evaluating, pick
 from expertise.nn._networks import AbstractExpert, FittedExpert, Mixture, NetworkExpert, Shape
-from expertise.nn._training import EVALUATION_ROWS, evaluating
+from expertise.nn._training import EVALUATION_ROWS
 
 Floats = npt.NDArray[np.float64]
 

@@ -21,6 +21,7 @@ from expertise.nn._fitted import FittedNeural
 from expertise.nn._given import (
     OnTheOriginalScale,
     ReturnsTensor,
+    check_columns,
     check_fitted_expert,
     frame_expert,
     frame_gate,
@@ -162,7 +163,11 @@ class NeuralFitting(FittedNeural):
 
     def _checked_table(self, X: Any, y: Any, sample_weight: Any) -> Table:
         """Check the data, and measure them; sets the shape of the mixture."""
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True)
+        try:
+            X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True)
+        except ValueError as error:
+            _arguments.check_numbers(X, error)
+            raise
         weight = _arguments.check_weights(sample_weight, len(X))
         fitted = [one for one in self.experts or () if one is not None and not isinstance(one, nn.Module)]
         for expert in fitted:
@@ -200,6 +205,8 @@ class NeuralFitting(FittedNeural):
         return frame_gate(self.gate, count, self._shape_, self.gate_hidden, raw=not self.standardize)
 
     def _make_expert(self, given: Any) -> AbstractExpert:
+        if given is not None and not isinstance(given, nn.Module):
+            check_columns(given, self.n_features_in_, getattr(self, "feature_names_in_", None))
         labels = None if self._shape_.numbers else self.classes_
         return frame_expert(given, self._shape_, self.expert_hidden, labels, raw=not self.standardize)
 

@@ -49,6 +49,23 @@ def check_fitted_expert(expert: Any) -> None:
         ) from None
 
 
+def check_columns(expert: Any, count: int, names: Any) -> None:
+    """Check that an estimator was fitted on the columns that X has, by their order where both have names."""
+    own, own_count = getattr(expert, "feature_names_in_", None), getattr(expert, "n_features_in_", count)
+    same = own_count == count
+    if own is not None and names is not None:
+        same = list(own) == list(names)
+    if not same:
+        raise ValueError(
+            f"experts holds {expert!r:.80}, which was fitted on {_columns(own_count, own)}; X has "
+            f"{_columns(count, names)}; fit it on the same columns in the same order"
+        )
+
+
+def _columns(count: int, names: Any) -> str:
+    return f"{count} columns" if names is None else f"the columns {', '.join(map(str, names)):.120}"
+
+
 class ReturnsTensor:
     """A loss that was given: says so where it gives no tensor."""
 

@@ -6,6 +6,7 @@ Inside, inputs are standardised, and so is the y of a regression; of a classific
 logarithms of class probabilities. The frames bring modules that want the original scale into this form.
 """
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,9 +108,7 @@ class AbstractExpert(nn.Module):
 
     def log_sigma(self) -> Tensor:
         """Give the logarithm of the noise widths, (O,), inside the scaling; never under the floor."""
-        assert self.log_width is not None, "classes have no width"
-        log_width = self.log_width.detach() if self.width_frozen else self.log_width
-        return torch.log(torch.exp(2 * log_width) + self.variance_floor) / 2
+        return log_sigmas([self])[0]
 
     def set_sigma(self, sigma: Floats) -> None:
         """Set the noise widths, (O,), inside the scaling."""
@@ -117,6 +116,34 @@ class AbstractExpert(nn.Module):
         free = np.maximum(sigma**2 - self.variance_floor, 1e-12)
         with torch.no_grad():
             self.log_width.copy_(torch.as_tensor(np.log(free) / 2))
+
+
+def log_sigmas(experts: Sequence[AbstractExpert]) -> Tensor:
+    """Give the logarithms of the noise widths of several experts of one mixture, (E, O)."""
+    widths = []
+    for expert in experts:
+        assert expert.log_width is not None, "classes have no width"
+        widths.append(expert.log_width.detach() if expert.width_frozen else expert.log_width)
+    return torch.log(torch.exp(2 * torch.stack(widths)) + experts[0].variance_floor) / 2
+
+
+def ask(network: nn.Module, x: Tensor, part: str) -> Any:
+    """Run a module that may be the user's; ``part`` says what it is, where it fails."""
+    try:
+        return network(x)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        way = f"it must take inputs of the shape (cases, {x.shape[1]})"
+        if len(x) == 1 and network.training:
+            way = (
+                "one row alone came to it: batch normalisation needs two; use layer normalisation, a larger "
+                'batch_size, or router="dense" with another objective than "reinforce"'
+            )
+        raise ValueError(
+            f"{part} ({type(network).__name__}) failed on an input of shape {tuple(x.shape)}; {way}; it "
+            f"said: {error}"
+        ) from error
 
 
 class NetworkExpert(AbstractExpert):
@@ -141,7 +168,7 @@ class NetworkExpert(AbstractExpert):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Give (B, O): means inside the scaling, or log probabilities of classes."""
-        out = self.network(x_BD if self.frame is None else self.frame.before(x_BD))
+        out = ask(self.network, x_BD if self.frame is None else self.frame.before(x_BD), "an expert")
         if isinstance(out, Tensor) and out.ndim == 1 and self.outputs == 1:
             out = out[:, None]
         if not isinstance(out, Tensor) or out.shape != (len(x_BD), self.outputs):
@@ -152,6 +179,19 @@ class NetworkExpert(AbstractExpert):
         if not self.numbers:
             return out.log_softmax(dim=1)
         return out if self.frame is None else self.frame.after(out)
+
+
+def named(X: Floats, names: Any) -> Any:
+    """Give X as a data frame to an estimator that was fitted on one: it may choose columns by name."""
+    if names is None:
+        return X
+    columns = {str(name): X[:, j] for j, name in enumerate(names)}
+    for package in ("pandas", "polars"):
+        try:
+            return importlib.import_module(package).DataFrame(columns)
+        except ImportError:
+            continue
+    return X
 
 
 class FittedExpert(AbstractExpert):
@@ -165,6 +205,7 @@ class FittedExpert(AbstractExpert):
 
     def predict(self, X: Floats) -> Floats:
         """Give (n, O) numbers on the original scale, or class probabilities in the mixture's order."""
+        X = named(X, getattr(self.estimator, "feature_names_in_", None))
         if self.columns is None:
             said = np.asarray(self.estimator.predict(X), dtype=np.float64)
             return said.reshape(len(X), self.outputs)
@@ -205,7 +246,7 @@ class NetworkGate(nn.Module):
     def forward(self, x_BD: Tensor) -> Tensor:
         """Give logits (B, E)."""
         x_BG = x_BD[:, self.columns]
-        logits_BE = self.network(x_BG if self.frame is None else self.frame.before(x_BG))
+        logits_BE = ask(self.network, x_BG if self.frame is None else self.frame.before(x_BG), "gate")
         if not isinstance(logits_BE, Tensor) or logits_BE.shape != (len(x_BD), self.n_experts):
             raise ValueError(
                 f"gate must give the shape (cases, experts), here ({len(x_BD)}, {self.n_experts}); "

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 
 from expertise._progress import Meter
 from expertise.nn import objectives
-from expertise.nn._batch import Plan, Rows, case_losses
+from expertise.nn._batch import Plan, Rows, case_losses, evaluating
 from expertise.nn._networks import GrownGate, Mixture
 
 EVALUATION_ROWS = 16_384  # rows at once where nothing learns
@@ -86,18 +86,6 @@ def evaluate(mixture: Mixture, rows: Rows, plan: Plan) -> float:
     return float(total / rows.weight_N.sum())
 
 
-@contextmanager
-def evaluating(mixture: Mixture) -> Iterator[None]:
-    """Switch dropout and the like, and gradients, off for a while."""
-    was = mixture.training
-    mixture.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        mixture.train(was)
-
-
 def train(
     mixture: Mixture,
     rows: Rows,
@@ -159,10 +147,21 @@ def _epoch(
     """Pass over the rows once, in a new order; give the mean objective of the batches."""
     order = torch.randperm(len(rows), generator=generator).to(rows.weight_N.device)
     total = torch.zeros((), dtype=rows.weight_N.dtype, device=rows.weight_N.device)
-    for index in order.split(settings.batch_size):
+    for index in _batches(order, settings.batch_size):
         batch = rows if len(index) == len(rows) else rows.take(index)
         total += len(index) * step(mixture, batch, plan, optimizer, generator)
     return float(total / len(rows))
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """Divide the rows; a single one that is left over joins the batch before.
+
+    One row alone makes a step of its own, and batch normalisation refuses it.
+    """
+    parts = list(order.split(size))
+    if size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def learn_novelty(gate: GrownGate, new_ND: Tensor, old_ND: Tensor) -> None:

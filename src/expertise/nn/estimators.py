@@ -52,7 +52,7 @@ class NeuralMixtureRegressor(NeuralEditing, AbstractMixtureRegressor):
         improvement there, and keep the best epoch; "auto" does where there are 200 different rows.
     device : "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1".
     dtype : "float64" or "float32" of all parameters. float32 is for large networks: there a row predicted
-        alone and among others may differ by 1e-5 of its value.
+        alone and among others may differ by 1e-4 of its value.
     random_state : seed; the same seed gives the same model on the same machine.
     verbose : show a progress bar.
 
