@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--no-huge-pages", action="store_true", help="memory in small pages, torch's default")
-    rounds = 4 if parser.parse_args().quick else 20
+    rounds = 7 if parser.parse_args().quick else 20
     print_ratios(rounds)
     if torch.cuda.is_available():
         print_gpu(rounds)
