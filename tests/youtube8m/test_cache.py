@@ -348,7 +348,11 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_a_cache(tmp_path: Pat
         # another builder meets it: both are right, and the living one's folder stays
         check_same(open_quietly(files, tmp_path / "cache"), files)
         assert folders(tmp_path / "cache") == (1, 1)
-        shutil.rmtree(next(path for path in (tmp_path / "cache").iterdir() if path.name[0] != "."))
+        whole = next(path for path in (tmp_path / "cache").iterdir() if path.name[0] != ".")
+        wait_for(
+            (whole / "settled").exists
+        )  # what is still written behind the scenes is in the way of rmtree
+        shutil.rmtree(whole)
         builder.send_signal(signal.SIGKILL)
         builder.wait()
         wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
