@@ -94,7 +94,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def show_cost(dim: int = 256, hidden: int = 512, experts: int = 16, k: int = 2, tokens: int = 2048) -> None:
+def show_cost(dim: int = 256, hidden: int = 512, experts: int = 16, k: int = 2, tokens: int = 1024) -> None:
     """Print sizes, multiplications a token, and measured time, beside two dense blocks."""
     torch.manual_seed(0)
     layers = {
@@ -105,7 +105,7 @@ def show_cost(dim: int = 256, hidden: int = 512, experts: int = 16, k: int = 2, 
     x = torch.randn(tokens, dim)
     with torch.no_grad():
         times: dict[str, list[float]] = {name: [] for name in layers}
-        for _ in range(7):
+        for _ in range(5):
             for name, layer in layers.items():
                 times[name].append(seconds(lambda layer=layer: layer(x)))  # type: ignore[misc]
     base = times["dense, equal work"]
