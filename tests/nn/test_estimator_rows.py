@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from expertise.nn._measures import variances
-from expertise.nn._rows import Table, canonical, split
 from expertise.nn.estimators import NeuralMixtureRegressor
+from expertise.nn.neural.measures import variances
+from expertise.nn.neural.rows import Table, canonical, split
 from nn.tables import regimes
 
 

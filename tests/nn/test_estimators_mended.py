@@ -68,8 +68,8 @@ def test_pitfall_03_an_expert_that_was_never_drawn_does_not_change(kind: Any, ba
 def test_the_baseline_of_the_gate_is_the_expected_loss() -> None:
     """With two experts of fixed losses 1 and 4 and equal odds, the score's factor is L_z - 2.5."""
     from expertise.nn import objectives
-    from expertise.nn._batch import Plan, Rows, case_losses
-    from expertise.nn._networks import Mixture, NetworkExpert, NetworkGate, Scaling, Shape
+    from expertise.nn.neural.batch import Plan, Rows, case_losses
+    from expertise.nn.neural.networks import Mixture, NetworkExpert, NetworkGate, Scaling, Shape
 
     class Says(nn.Module):
         def __init__(self, value: float) -> None:

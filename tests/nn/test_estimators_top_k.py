@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from expertise.nn import objectives
-from expertise.nn._batch import Plan, Rows, balance_loss, case_losses, pick, say_all, say_chosen
-from expertise.nn._networks import Mixture, NetworkExpert, NetworkGate, Scaling, Shape
-from expertise.nn._training import Settings, make_optimizer, step
 from expertise.nn.estimators import NeuralMixtureClassifier, NeuralMixtureRegressor
+from expertise.nn.neural.batch import Plan, Rows, balance_loss, case_losses, pick, say_all, say_chosen
+from expertise.nn.neural.networks import Mixture, NetworkExpert, NetworkGate, Scaling, Shape
+from expertise.nn.neural.training import Settings, make_optimizer, step
 from nn.tables import regimes, speaker
 
 

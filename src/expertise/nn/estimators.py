@@ -11,8 +11,8 @@ from expertise.core.classifier import AbstractMixtureClassifier
 from expertise.core.estimator import Inputs
 from expertise.core.regressor import AbstractMixtureRegressor
 from expertise.nn import objectives
-from expertise.nn._batch import Plan
-from expertise.nn._editing import NeuralEditing
+from expertise.nn.neural.batch import Plan
+from expertise.nn.neural.editing import NeuralEditing
 
 __all__ = ["NeuralMixtureClassifier", "NeuralMixtureRegressor"]
 

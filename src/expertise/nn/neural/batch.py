@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from expertise.nn import objectives
-from expertise.nn._networks import Mixture, log_sigmas
+from expertise.nn.neural.networks import Mixture, log_sigmas
 
 
 @dataclass(frozen=True, eq=False)

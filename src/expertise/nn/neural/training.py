@@ -16,8 +16,8 @@ from torch.nn.functional import softplus
 
 from expertise._progress import Meter
 from expertise.nn import objectives
-from expertise.nn._batch import Plan, Rows, case_losses, evaluating
-from expertise.nn._networks import GrownGate, Mixture
+from expertise.nn.neural.batch import Plan, Rows, case_losses, evaluating
+from expertise.nn.neural.networks import GrownGate, Mixture
 
 EVALUATION_ROWS = 16_384  # rows at once where nothing learns
 NOVELTY_RIDGE = 1e-3

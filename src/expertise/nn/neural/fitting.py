@@ -15,10 +15,11 @@ from torch import nn
 
 from expertise._progress import progress
 from expertise.core.inputs import Inputs
-from expertise.nn import _arguments, objectives
-from expertise.nn._batch import Plan, Rows
-from expertise.nn._fitted import FittedNeural
-from expertise.nn._given import (
+from expertise.nn import objectives
+from expertise.nn.neural import arguments
+from expertise.nn.neural.batch import Plan, Rows
+from expertise.nn.neural.fitted import FittedNeural
+from expertise.nn.neural.given import (
     OnTheOriginalScale,
     ReturnsTensor,
     check_columns,
@@ -26,10 +27,10 @@ from expertise.nn._given import (
     frame_expert,
     frame_gate,
 )
-from expertise.nn._measures import region, variances
-from expertise.nn._networks import AbstractExpert, FittedExpert, Mixture, Scaling, Shape
-from expertise.nn._rows import Table, canonical, split
-from expertise.nn._training import Run, Settings, own_randomness, train
+from expertise.nn.neural.measures import region, variances
+from expertise.nn.neural.networks import AbstractExpert, FittedExpert, Mixture, Scaling, Shape
+from expertise.nn.neural.rows import Table, canonical, split
+from expertise.nn.neural.training import Run, Settings, own_randomness, train
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -138,8 +139,8 @@ class NeuralFitting(FittedNeural):
         ValueError : an argument or data that cannot be used; says which, what was got, what to do.
         """
         begun = time.perf_counter()
-        _arguments.check_arguments(self.get_params(deep=False))
-        device = _arguments.resolve_device(self.device)
+        arguments.check_arguments(self.get_params(deep=False))
+        device = arguments.resolve_device(self.device)
         with self._whole_or_not():
             table = self._checked_table(X, y, sample_weight)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -166,9 +167,9 @@ class NeuralFitting(FittedNeural):
         try:
             X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True)
         except ValueError as error:
-            _arguments.check_numbers(X, error)
+            arguments.check_numbers(X, error)
             raise
-        weight = _arguments.check_weights(sample_weight, len(X))
+        weight = arguments.check_weights(sample_weight, len(X))
         fitted = [one for one in self.experts or () if one is not None and not isinstance(one, nn.Module)]
         for expert in fitted:
             check_fitted_expert(expert)
@@ -184,7 +185,7 @@ class NeuralFitting(FittedNeural):
             numbers=numbers,
             x=Scaling.of(table.X, table.weight),
             y=Scaling.of(table.y.reshape(len(table), -1), table.weight) if numbers else Scaling.identity(1),
-            gate_columns=_arguments.resolve_columns(self.gate_features, X.shape[1], names),
+            gate_columns=arguments.resolve_columns(self.gate_features, X.shape[1], names),
             variance_floor=self.variance_floor,
         )
         return table
@@ -192,14 +193,14 @@ class NeuralFitting(FittedNeural):
     # -- the parts
 
     def _make_mixture(self, device: torch.device) -> Mixture:
-        count = _arguments.count_experts(self.n_experts, self.experts)
+        count = arguments.count_experts(self.n_experts, self.experts)
         given = [None] * count if self.experts is None else list(self.experts)
         experts = [self._make_expert(one) for one in given]
-        for k in _arguments.frozen_experts(self.freeze_experts, count):
+        for k in arguments.frozen_experts(self.freeze_experts, count):
             experts[k].frozen = True
         mixture = Mixture(self._make_gate(count), experts)
         mixture.gate_frozen = bool(self.freeze_gate)
-        return mixture.to(device=device, dtype=_arguments.DTYPES[self.dtype])
+        return mixture.to(device=device, dtype=arguments.DTYPES[self.dtype])
 
     def _make_gate(self, count: int) -> nn.Module:
         return frame_gate(self.gate, count, self._shape_, self.gate_hidden, raw=not self.standardize)

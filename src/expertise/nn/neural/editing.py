@@ -12,12 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from expertise.core.inputs import Inputs
-from expertise.nn import _arguments, _saving
-from expertise.nn._fitting import NeuralFitting
-from expertise.nn._measures import region
-from expertise.nn._networks import AbstractExpert, CutGate, GrownGate, Mixture, NetworkExpert
-from expertise.nn._rows import Table
-from expertise.nn._training import learn_novelty, own_randomness, train
+from expertise.nn.neural import arguments, saving
+from expertise.nn.neural.fitting import NeuralFitting
+from expertise.nn.neural.measures import region
+from expertise.nn.neural.networks import AbstractExpert, CutGate, GrownGate, Mixture, NetworkExpert
+from expertise.nn.neural.rows import Table
+from expertise.nn.neural.training import learn_novelty, own_randomness, train
 
 Floats = npt.NDArray[np.float64]
 
@@ -153,7 +153,7 @@ class NeuralEditing(NeuralFitting):
         ValueError : an expert that is a fitted scikit-learn estimator.
         """
         check_is_fitted(self)
-        _saving.save(self, path)
+        saving.save(self, path)
 
     @classmethod
     def load(
@@ -172,19 +172,19 @@ class NeuralEditing(NeuralFitting):
         ------
         ValueError : no such file of this class, or modules that do not fit.
         """
-        return _saving.load(cls, path, experts, gate, loss)
+        return saving.load(cls, path, experts, gate, loss)
 
     # -- tools
 
     def _checked_rows(self, X: Any, y: Any, sample_weight: Any = None) -> Table:
         inputs = self._validate(X)
         codes = self._check_y(y, len(inputs.X))
-        weight = _arguments.check_weights(sample_weight, len(inputs.X))
+        weight = arguments.check_weights(sample_weight, len(inputs.X))
         table = Table(inputs.X, codes, weight)
         return table.take(np.flatnonzero(weight > 0))
 
     def _placed(self, module: Any) -> Any:
-        return module.to(device=self._device, dtype=_arguments.DTYPES[self.dtype])
+        return module.to(device=self._device, dtype=arguments.DTYPES[self.dtype])
 
     def _set_mixture(self, gate: nn.Module, experts: list[AbstractExpert]) -> None:
         frozen = self._mixture_.gate_frozen
@@ -249,6 +249,6 @@ class _Alone(nn.Module):
 
 
 def _check_epochs(epochs: Any) -> None:
-    constraint = _arguments.CONSTRAINTS["epochs"]
+    constraint = arguments.CONSTRAINTS["epochs"]
     if not constraint.holds(epochs):
         raise ValueError(f"epochs must be {constraint.words}; got {epochs!r}")

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from expertise.nn import objectives
-from expertise.nn._networks import AbstractExpert, FittedExpert, NetworkExpert, NetworkGate, Shape, mlp
+from expertise.nn.neural.networks import AbstractExpert, FittedExpert, NetworkExpert, NetworkGate, Shape, mlp
 
 
 def frame_gate(given: Any, count: int, shape: Shape, hidden: Sequence[int], *, raw: bool) -> nn.Module:
@@ -73,6 +73,7 @@ class ReturnsTensor:
         self.loss = loss
 
     def __call__(self, y: Tensor, prediction: Tensor) -> Tensor:
+        """Give the loss of each case, (B,)."""
         values = self.loss(y, prediction)
         if not isinstance(values, Tensor):
             raise ValueError(
@@ -88,5 +89,6 @@ class OnTheOriginalScale:
         self.loss, self.mean, self.scale, self.single = loss, mean, scale, single
 
     def __call__(self, y: Tensor, prediction: Tensor) -> Tensor:
+        """Give the loss of each case on the original scale, (B,)."""
         y, prediction = y * self.scale + self.mean, prediction * self.scale + self.mean
         return self.loss(y[:, 0], prediction[:, 0]) if self.single else self.loss(y, prediction)

@@ -13,8 +13,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from expertise._files import atomic_file
-from expertise.nn import _arguments
-from expertise.nn._networks import (
+from expertise.nn.neural import arguments
+from expertise.nn.neural.networks import (
     AbstractExpert,
     CutGate,
     FittedExpert,
@@ -28,7 +28,7 @@ from expertise.nn._networks import (
 )
 
 if TYPE_CHECKING:
-    from expertise.nn._editing import NeuralEditing
+    from expertise.nn.neural.editing import NeuralEditing
 
 FORMAT = "expertise.nn.mixture"
 VERSION = 1
@@ -130,20 +130,20 @@ def load(cls: type[Model], path: str | os.PathLike[str], experts: Any, gate: Any
     if header["loss_given"] and loss is None:
         raise ValueError(f"{path} was trained with a loss of its own, which no file holds; give it as loss=")
     given = _given_experts(path, header["experts"], experts)
-    arguments = {name: _made(value) for name, value in header["arguments"].items()}
-    model = cls(**arguments, experts=experts, gate=gate, loss=loss)
+    settings = {name: _made(value) for name, value in header["arguments"].items()}
+    model = cls(**settings, experts=experts, gate=gate, loss=loss)
     model._shape_ = shape = _shape(header, tensors)
     parts = [_expert(one, module, shape) for one, module in zip(header["experts"], given, strict=True)]
     mixture = Mixture(_gate(path, header["gate"], gate, shape), parts)
     mixture.gate_frozen = header["gate_frozen"]
-    mixture.to(_arguments.DTYPES[model.dtype])
+    mixture.to(arguments.DTYPES[model.dtype])
     state = {n.removeprefix("mixture."): t for n, t in tensors.items() if n.startswith("mixture.")}
     try:
         mixture.load_state_dict(state)
     except RuntimeError as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{path}: the given modules are not of the make that was saved: {why}") from None
-    wanted = _arguments.resolve_device(model.device if torch.cuda.is_available() else "cpu")
+    wanted = arguments.resolve_device(model.device if torch.cuda.is_available() else "cpu")
     model._mixture_ = mixture.to(wanted).eval()
     _restore(model, header, tensors)
     return model

@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from expertise.core.estimator import AbstractMixture, Inputs
-from expertise.nn import _arguments
-from expertise.nn._batch import evaluating, pick
-from expertise.nn._networks import AbstractExpert, FittedExpert, Mixture, NetworkExpert, Shape
-from expertise.nn._training import EVALUATION_ROWS
+from expertise.nn.neural import arguments
+from expertise.nn.neural.batch import evaluating, pick
+from expertise.nn.neural.networks import AbstractExpert, FittedExpert, Mixture, NetworkExpert, Shape
+from expertise.nn.neural.training import EVALUATION_ROWS
 
 Floats = npt.NDArray[np.float64]
 
@@ -105,7 +105,7 @@ class FittedNeural(AbstractMixture):
 
     def _tensor(self, values: npt.NDArray[Any]) -> Tensor:
         """Bring floats to the device in the precision of the mixture, and whole numbers as they are."""
-        dtype = torch.long if values.dtype.kind in "iu" else _arguments.DTYPES[self.dtype]
+        dtype = torch.long if values.dtype.kind in "iu" else arguments.DTYPES[self.dtype]
         return torch.tensor(np.ascontiguousarray(values), dtype=dtype, device=self._device)
 
     def _in_chunks(self, run: Callable[[Tensor], Tensor], X: Floats) -> Floats:

@@ -1,0 +1,1 @@
+"""How NeuralMixtureRegressor and NeuralMixtureClassifier are made; `expertise.nn.estimators` shows them."""
