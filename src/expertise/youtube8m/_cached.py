@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from expertise.youtube8m._source import Batch, Pool, Shuffle, VideoSource, check_stream, scatter_labels
+from expertise.youtube8m._source import (
+    Batch,
+    Pool,
+    Shuffle,
+    VideoSource,
+    check_stream,
+    part_of,
+    scatter_labels,
+)
 from expertise.youtube8m.cache import Cache
 from expertise.youtube8m.videos import FeatureSpec, pointers, ragged_rows
 
@@ -56,6 +64,7 @@ class CachedVideos(VideoSource):
         shuffle: Shuffle = "none",
         seed: int = 0,
         start: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Yield batches; see VideoSource.batches."""
         check_stream(batch_size, num_epochs, shuffle, seed, start)
@@ -79,7 +88,8 @@ class CachedVideos(VideoSource):
                     first = position - epoch * n
                     parts.append(order[first : first + stop - position])
                     position += len(parts[-1])
-                yield self._batch(np.concatenate(parts), *rooms)
+                videos = np.concatenate(parts)
+                yield self._batch(videos[part_of(len(videos), part)], *rooms)
 
         return stream()
 

@@ -1,6 +1,6 @@
 """What every source of videos answers, and what it gives: batches of torch tensors.
 
-Letters: B batch, D features, C classes, n videos of an epoch.
+Letters: B batch, L frames, D features, C classes, n videos of an epoch.
 """
 
 import weakref
@@ -20,11 +20,23 @@ Shuffle = Literal["none", "global", "blocks"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Some videos. ids : B strings; features : float32 (B, D); labels : bool (B, C)."""
+    """Some videos, or segments of videos.
+
+    ids : B strings; of a segment "video:start".
+    features : float32 (B, D); of frame-level records uint8 (B, L, D), L frames of the longest of these videos.
+    labels : bool (B, C).
+    lengths : int64 (B,), frames of each video; the frames behind them are padding. None: video level.
+    rated : bool (B, C), which labels were rated, and count; None: all.
+    """
 
     ids: list[str]
     features: torch.Tensor
     labels: torch.Tensor
+    lengths: torch.Tensor | None = None
+    rated: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class VideoSource(ABC):
@@ -61,6 +73,7 @@ class VideoSource(ABC):
         shuffle: Shuffle = "none",
         seed: int = 0,
         start: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Yield batches of the videos, which follow each other in a stream over all epochs.
 
@@ -73,7 +86,23 @@ class VideoSource(ABC):
         shuffle : "none" (order of the files), "global" (any video anywhere) or "blocks" (near in the files
             is near in the epoch). A cached epoch is the same on any machine, so it can be resumed anywhere.
         start : videos of the stream that are left out, because they were seen before: exact resume.
+        part : (number, of): yield only this part of every batch, see `part_of`; all parts together are the
+            batch. Each of several processes takes its own.
         """
+
+
+def part_of(size: int, part: tuple[int, int]) -> slice:
+    """Which rows of a batch of ``size`` are the part (number, of): neighbours, and as many in each as can be.
+
+    A part may be empty, where a last batch has fewer rows than there are parts.
+
+    >>> [part_of(5, (number, 2)) for number in range(2)]
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    number, of = part
+    share, rest = divmod(size, of)
+    first = number * share + min(number, rest)
+    return slice(first, first + share + (number < rest))
 
 
 def check_stream(batch_size: int, num_epochs: int | None, shuffle: str, seed: int, start: int) -> None:

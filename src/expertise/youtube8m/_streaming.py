@@ -15,7 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from expertise._progress import progress
-from expertise.youtube8m._source import Batch, Pool, Shuffle, VideoSource, check_stream, scatter_labels
+from expertise.youtube8m._source import (
+    Batch,
+    Pool,
+    Shuffle,
+    VideoSource,
+    check_stream,
+    part_of,
+    scatter_labels,
+)
 from expertise.youtube8m.cache import report_skipped
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.records import RecordError
@@ -76,8 +84,12 @@ class StreamedVideos(VideoSource):
         shuffle: Shuffle = "none",
         seed: int = 0,
         start: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """Yield batches; see VideoSource.batches. There is no "global"; ``start`` is read and left out."""
+        """Yield batches; see VideoSource.batches.
+
+        There is no "global". What is before ``start``, and not of this ``part``, is read and left out.
+        """
         check_stream(batch_size, num_epochs, shuffle, seed, start)
         if shuffle == "global":
             raise ValueError(
@@ -96,7 +108,7 @@ class StreamedVideos(VideoSource):
                 Pool((batch_size, self.num_classes), np.bool_),
             )
             for parts in rebatch(windows, batch_size, skip):
-                yield self._batch(parts, *rooms)
+                yield self._batch(cut(parts, part), *rooms)
 
         return stream()
 
@@ -231,3 +243,13 @@ def rebatch(windows: Iterable[Part], batch_size: int, skip: int) -> Iterator[lis
                 held, missing = [], batch_size
     if held:
         yield held
+
+
+def cut(parts: list[Part], part: tuple[int, int]) -> list[Part]:
+    """Give the rows of a batch that are of one part of it."""
+    own = part_of(sum(len(rows) for _, rows in parts), part)
+    kept, first = [], 0
+    for videos, rows in parts:
+        kept.append((videos, rows[max(0, own.start - first) : max(0, own.stop - first)]))
+        first += len(rows)
+    return kept
