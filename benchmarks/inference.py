@@ -29,7 +29,7 @@ from expertise.youtube8m.flags import Flags
 from expertise.youtube8m.infer import infer
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import MoeModel
+from expertise.youtube8m.models import build_model
 from expertise.youtube8m.records import encode_example, write_records
 
 BATCH, CLASSES, TARGET = 512, 3862, 1.3
@@ -67,7 +67,7 @@ def write_model(train_dir: Path) -> None:
         num_classes=CLASSES,
         class_names=(),
     )
-    model = MoeModel.from_flags(flags)
+    model = build_model(flags)
     model.reset(torch.Generator().manual_seed(0), scale=20.0)
     checkpoint.save(train_dir, 1, model, torch.optim.SGD(model.parameters()), {}, flags)
 

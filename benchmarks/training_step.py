@@ -16,11 +16,10 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as cli.py does, before tor
 import torch
 
 from expertise.youtube8m.flags import Flags
-from expertise.youtube8m.loading import Classifier
 from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.models import MoeModel
 from expertise.youtube8m.optimizers import OPTIMIZERS
-from expertise.youtube8m.step import compiler_found, fuse, train_step
+from expertise.youtube8m.step import Lesson, TrainingNetwork, compiler_found, fuse, train_step
 
 D, C, M = 1152, 3862, 2
 
@@ -40,16 +39,17 @@ def step(batch: int, precision: str, *, compiled: bool) -> Callable[[], None]:
     flags = Flags(model="MoeModel", precision=precision)
     model = MoeModel(D, C, M)
     model.reset(torch.Generator().manual_seed(0))
-    classifier = Classifier(model)
+    network = TrainingNetwork(model)
     optimizer = OPTIMIZERS[flags.optimizer](model.parameters())
     features = torch.randn(batch, D)
     labels = torch.zeros(batch, C, dtype=torch.bool)
     labels.scatter_(1, torch.randint(0, C, (batch, 3)), True)
+    lesson = Lesson(features, None, labels, None, batch)
     label_loss = LOSSES[flags.label_loss]
     fused = fuse(model, label_loss) if compiled else None
 
     def one() -> None:
-        train_step(flags, classifier, optimizer, label_loss, features, labels, 0.01, fused)
+        train_step(flags, network, model, optimizer, label_loss, lesson, 0.01, fused)
 
     return one
 

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, Token, UnknownOptionE
 
 import expertise
 from expertise._optional import MissingExtraError, require
+from expertise.youtube8m import flag_rules
 from expertise.youtube8m import flags as table
 from expertise.youtube8m.flags import Flags
 
@@ -23,6 +24,10 @@ _COMMANDS = {
     "sample": (
         "Write a small data set of the same format, from scikit-learn's handwritten digits.",
         "expertise youtube8m sample digits",
+    ),
+    "pack": (
+        "Make records of your own embeddings: .npz arrays or .parquet tables with an id and labels.",
+        "expertise youtube8m pack --input_data_pattern='embeddings/*.parquet' --output_dir=packed",
     ),
     "convert": (
         "Convert records between TFRecord, .npz and Parquet.",
@@ -104,9 +109,7 @@ def _command(name: str) -> Callable[..., int]:
 
 
 def _epilogue(name: str) -> str:
-    text = f"Example: {_COMMANDS[name][1]}"
-    planned = [f"--{flag}" for flag in table.of_command(name) if table.ENTRIES[flag].planned]
-    return text + (f"\n\nNot built yet, an error where set: {', '.join(planned)}." if planned else "")
+    return f"Example: {_COMMANDS[name][1]}"
 
 
 def _parameter(flag: str, command: str) -> inspect.Parameter:
@@ -121,7 +124,6 @@ def _parameter(flag: str, command: str) -> inspect.Parameter:
         converter=_whole_number if table.TYPES[flag] in (int, int | None) else None,
         show_default=(lambda value: value if value != "" else '""') if not required else False,
         required=False,
-        show=not entry.planned,
     )
     return inspect.Parameter(
         flag,
@@ -145,9 +147,16 @@ def _whole_number(kind: Any, tokens: Sequence[Token]) -> int | None:
 def _sample(folder: Path, flags: Flags) -> int:
     from expertise.youtube8m.sample import write_sample
 
-    table.check(flags, "sample")
+    flag_rules.check(flags, "sample")
     for key, value in write_sample(folder, seed=flags.seed).items():
         print(f"{key}: {value}")
+    return 0
+
+
+def _pack(flags: Flags) -> int:
+    from expertise.youtube8m.pack import pack
+
+    print(pack(flags))
     return 0
 
 
@@ -155,7 +164,7 @@ def _convert(flags: Flags) -> int:
     from expertise.youtube8m.convert import convert
     from expertise.youtube8m.videos import FeatureSpec
 
-    table.check(flags, "convert")
+    flag_rules.check(flags, "convert")
     done = convert(
         flags.input_data_pattern,
         flags.output_dir,
@@ -192,6 +201,7 @@ def _call(module: str, function: str) -> Callable[[Flags], int]:
 
 _RUN: dict[str, Callable[..., int]] = {
     "sample": _sample,
+    "pack": _pack,
     "convert": _convert,
     "train": _train,
     "eval": _call("evaluate", "evaluate"),
@@ -210,7 +220,7 @@ def _explain(error: CycloptsError, tokens: Sequence[str]) -> str:
         known = ", ".join(_COMMANDS)
         return f"youtube8m has no command {tokens[1]!r}; the nearest is {nearest[0]}, all are {known}"
     if isinstance(error, UnknownOptionError) and command and error.token.keyword:
-        return table.unknown_flag(error.token.keyword.lstrip("-").replace("-", "_"), command)
+        return flag_rules.unknown_flag(error.token.keyword.lstrip("-").replace("-", "_"), command)
     if unused := getattr(error, "unused_tokens", None):
         before = tokens[list(tokens).index(unused[0]) - 1].lstrip("-")
         hint = f"; did you mean --{before}={unused[0]}?" if before in table.ENTRIES else ""

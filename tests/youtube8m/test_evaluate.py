@@ -19,7 +19,7 @@ from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import Classifier, VideoModel, load_model
 from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import MODELS
+from expertise.youtube8m.models import build_model
 from expertise.youtube8m.readers import open_videos, read_batches
 from expertise.youtube8m.records import encode_example, write_records
 from expertise.youtube8m.videos import FeatureSpec
@@ -31,7 +31,7 @@ def write_export(train_dir: Path, step: int, **changes: Any) -> VideoModel:
     """Put an untrained model where training puts its exports."""
     values = {"model": "MoeModel", "feature_names": ("mean_rgb", "mean_audio"), "feature_sizes": (6, 2)}
     flags = ModelFlags(**(values | {"num_classes": 5, "class_names": NAMES} | changes))
-    model = MODELS[flags.model].from_flags(flags)
+    model = build_model(flags)
     model.reset(torch.Generator().manual_seed(step), scale=20.0)
     optimizer = torch.optim.SGD(model.parameters())
     checkpoint.save(train_dir, step, model, optimizer, {}, flags)

@@ -18,7 +18,7 @@ from expertise.youtube8m.export import ExportError, export
 from expertise.youtube8m.flags import Flags
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import MODELS
+from expertise.youtube8m.models import MODELS, VIDEO_MODELS, build_model
 
 NAMES = ("cats", "dogs", "fish", "trees", "stones")
 
@@ -26,12 +26,15 @@ NAMES = ("cats", "dogs", "fish", "trees", "stones")
 def write_export(train_dir: Path, step: int, name: str, **changes: Any) -> None:
     values = {"feature_names": ("mean_rgb", "mean_audio"), "feature_sizes": (6, 2), "num_classes": 5}
     flags = ModelFlags(model=name, **(values | {"class_names": NAMES} | changes))
-    model = MODELS[name].from_flags(flags)
+    model = build_model(flags)
     model.reset(torch.Generator().manual_seed(step), scale=20.0)
     checkpoint.save(train_dir, step, model, torch.optim.SGD(model.parameters()), {}, flags)
 
 
-VARIANTS = [*((name, {}) for name in sorted(MODELS)), ("MoeModel", {"moe_rank": 3, "input_scale": 2.8})]
+VARIANTS = [
+    *((name, {}) for name in sorted(VIDEO_MODELS)),
+    ("MoeModel", {"options": Flags(moe_rank=3), "input_scale": 2.8}),
+]
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)

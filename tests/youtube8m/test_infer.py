@@ -21,7 +21,7 @@ from expertise.youtube8m.flags import Flags
 from expertise.youtube8m.infer import best_classes, format_lines, infer
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import MODELS
+from expertise.youtube8m.models import build_model
 from expertise.youtube8m.readers import read_batches
 from expertise.youtube8m.records import RecordError, encode_example, write_records
 
@@ -34,7 +34,7 @@ def write_export(train_dir: Path, step: int, name: str = "MoeModel") -> None:
         num_classes=5,
         class_names=(),
     )
-    model = MODELS[name].from_flags(flags)
+    model = build_model(flags)
     model.reset(torch.Generator().manual_seed(step), scale=20.0)
     checkpoint.save(train_dir, step, model, torch.optim.SGD(model.parameters()), {}, flags)
 

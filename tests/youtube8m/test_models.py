@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from expertise.youtube8m.losses import LOSSES, cross_entropy_loss
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import MODELS, LogisticModel, MoeModel, l2_normalize
+from expertise.youtube8m.models import VIDEO_MODELS, LogisticModel, MoeModel, build_model, l2_normalize
 from expertise.youtube8m.models._mixing import mix
 from expertise.youtube8m.optimizers import OPTIMIZERS, clip_each
 from reference import moe_gradients, moe_probabilities
@@ -232,12 +232,12 @@ def flags_of(model: str) -> ModelFlags:
     return ModelFlags(model=model, feature_names=("a",), feature_sizes=(6,), num_classes=4, class_names=())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VIDEO_MODELS)
 class TestEveryModel:
     """What holds for each model of the table."""
 
     def test_probabilities(self, name: str) -> None:
-        model = MODELS[name].from_flags(flags_of(name))
+        model = build_model(flags_of(name))
         model.reset(torch.Generator().manual_seed(0))
         p = model(torch.randn(9, 6))
         assert p.shape == (9, 4)
@@ -245,25 +245,25 @@ class TestEveryModel:
         assert ((p >= 0) & (p <= 1)).all()
 
     def test_reset_is_repeatable_and_scaled(self, name: str) -> None:
-        first, second, smaller = (MODELS[name].from_flags(flags_of(name)) for _ in range(3))
+        first, second, smaller = (build_model(flags_of(name)) for _ in range(3))
         first.reset(torch.Generator().manual_seed(7))
         second.reset(torch.Generator().manual_seed(7))
         smaller.reset(torch.Generator().manual_seed(7), scale=0.1)
         for a, b, c in zip(first.parameters(), second.parameters(), smaller.parameters(), strict=True):
             assert torch.equal(a, b)
             assert_close(c, 0.1 * a)
-        other = MODELS[name].from_flags(flags_of(name))
+        other = build_model(flags_of(name))
         other.reset(torch.Generator().manual_seed(8))
         assert not torch.equal(next(first.parameters()), next(other.parameters()))
 
     def test_start_at_rates(self, name: str) -> None:
-        model = MODELS[name].from_flags(flags_of(name))
+        model = build_model(flags_of(name))
         rates = torch.tensor([0.5, 0.1, 0.001, 1e-6])
         model.start_at_rates(rates)
         assert_close(model(torch.zeros(1, 6))[0], rates, rtol=1e-4, atol=0)
 
     def test_one_video_as_in_a_batch(self, name: str) -> None:
-        model = MODELS[name].from_flags(flags_of(name))
+        model = build_model(flags_of(name))
         model.reset(torch.Generator().manual_seed(0), 3.0)
         x = torch.randn(1024, 6, generator=torch.Generator().manual_seed(1))
         together = model(x)
@@ -271,7 +271,7 @@ class TestEveryModel:
         assert_close(single, together[::97], atol=1e-6, rtol=0)
 
     def test_only_weights_are_penalized(self, name: str) -> None:
-        model = MODELS[name].from_flags(flags_of(name))
+        model = build_model(flags_of(name))
         penalized = {id(weight) for weight, _ in model.penalized()}
         for key, parameter in model.named_parameters():
             assert (id(parameter) in penalized) == ("bias" not in key)
@@ -330,10 +330,10 @@ def test_cross_entropy_of_sure_answers_is_finite_with_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", VIDEO_MODELS)
 def test_the_pullback_is_the_gradient_that_autograd_finds(name: str, loss: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    model = MODELS[name].from_flags(flags_of(name))
+    model = build_model(flags_of(name))
     model.reset(generator, 3.0)
     labels = torch.rand(7, 4, generator=generator) < 0.4
     logits = model.logits(torch.randn(7, 6, generator=generator))

@@ -194,16 +194,13 @@ def test_a_batch_may_be_changed_by_who_has_it(cached: VideoSource, truth: Any) -
     st.integers(0, 60), st.sampled_from(["none", "global", "blocks"]), st.integers(0, 9), st.integers(1, 4)
 )
 def test_orders_are_permutations(n: int, shuffle: Any, epoch: int, window: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cached, "BLOCK", 7)
-        order = epoch_order(n, shuffle, 0, epoch, window)
+    order = epoch_order(n, shuffle, 0, epoch, window, 7)
     assert sorted(order.tolist()) == list(range(n))
 
 
-def test_blocks_stay_near_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_stay_near_each_other() -> None:
     """Within a window only the neighbours of a few blocks occur, so that the disk is read in runs."""
-    monkeypatch.setattr(_cached, "BLOCK", 10)
-    order = epoch_order(100, "blocks", 0, 0, 2)
+    order = epoch_order(100, "blocks", 0, 0, 2, 10)
     windows = order.reshape(5, 20) // 10
     assert all(len(np.unique(window)) == 2 for window in windows)
     assert (np.sort(order.reshape(5, 20)) != order.reshape(5, 20)).any(axis=1).all()

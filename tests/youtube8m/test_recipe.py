@@ -27,7 +27,7 @@ def source(tiny: Any) -> VideoSource:
 
 
 def begin(flags: Flags, source: VideoSource) -> MoeModel:
-    rank, scale = recipe.shape(flags, 8)
+    rank, scale, _ = recipe.scales(flags, 8)
     model = MoeModel(8, 5, rank=rank, input_scale=scale)
     recipe.begin(flags, model, OPTIMIZERS["Adam"](model.parameters()), source)
     return model
@@ -35,11 +35,14 @@ def begin(flags: Flags, source: VideoSource) -> MoeModel:
 
 def test_shapes_of_the_two_recipes() -> None:
     moe = Flags(model="MoeModel")
-    assert recipe.shape(moe, 1152) == (512, pytest.approx(math.sqrt(1152) * 0.04))
-    assert recipe.shape(moe, 80) == (0, pytest.approx(math.sqrt(80) * 0.2))
-    assert recipe.shape(Flags(model="LogisticModel"), 1152) == (0, pytest.approx(math.sqrt(1152) * 0.2))
-    assert recipe.shape(dataclasses.replace(moe, moe_rank=0), 1152)[0] == 0
-    assert recipe.shape(dataclasses.replace(moe, recipe="reference"), 1152) == (0, 1.0)
+    assert recipe.scales(moe, 1152) == (512, pytest.approx(math.sqrt(1152) * 0.04), 0)
+    assert recipe.scales(moe, 80) == (0, pytest.approx(math.sqrt(80) * 0.2), 0)
+    logistic = Flags(model="LogisticModel")
+    assert recipe.scales(logistic, 1152) == (0, pytest.approx(math.sqrt(1152) * 0.2), 0)
+    frames = Flags(model="LstmModel", frame_features=True)
+    assert recipe.scales(frames, 1152) == (0, 1.0, 0.2)
+    assert recipe.scales(dataclasses.replace(moe, moe_rank=0), 1152)[0] == 0
+    assert recipe.scales(dataclasses.replace(moe, recipe="reference"), 1152) == (0, 1.0, 0)
 
 
 @pytest.mark.parametrize("rank", [0, 4])

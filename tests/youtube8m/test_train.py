@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from expertise.youtube8m import checkpoint
 from expertise.youtube8m import flags as table
 from expertise.youtube8m.checkpoint import CheckpointError
-from expertise.youtube8m.flags import FlagError, Flags, compare
+from expertise.youtube8m.flag_rules import compare
+from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.optimizers import staircase
 from expertise.youtube8m.records import encode_example, write_records

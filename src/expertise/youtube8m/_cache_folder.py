@@ -71,7 +71,8 @@ def boot() -> str:
 
 def sync(folder: Path) -> None:
     """Wait until the folder is on the disk, and say so in it."""
-    for path in [*folder.glob("*.npy"), folder / "features.f32", folder / "meta.json", folder]:
+    arrays = (path for kind in ("*.npy", "*.f32", "*.u8") for path in folder.glob(kind))
+    for path in [*arrays, folder / "meta.json", folder]:
         file = os.open(path, os.O_RDONLY)
         try:
             os.fsync(file)

@@ -8,53 +8,49 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from expertise.youtube8m._source import (
-    Batch,
-    Pool,
-    Shuffle,
-    VideoSource,
-    check_stream,
-    part_of,
-    scatter_labels,
-)
+from expertise.youtube8m._levels import level_of
+from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream, part_of
+from expertise.youtube8m._tables import Batches
 from expertise.youtube8m.cache import Cache
-from expertise.youtube8m.videos import FeatureSpec, pointers, ragged_rows
+from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.videos import FeatureSpec, pointers
 
-BLOCK = 1024  # neighbouring videos that are read from the disk together
+BLOCK, BLOCK_BYTES = 1024, 8 << 20  # neighbouring examples that are read from the disk together, at most
 WINDOW_BYTES = 256 << 20  # features that are shuffled together where not all fit into memory
 MEMORY_SHARE = 0.6  # of the free memory that a cache may take to be shuffled as a whole
 
 
 class CachedVideos(VideoSource):
-    """Videos of a memory-mapped cache."""
+    """Videos of a memory-mapped cache, or what ``frames`` reads of frame-level ones."""
 
-    def __init__(self, cache: Cache, spec: FeatureSpec, num_classes: int) -> None:
+    def __init__(
+        self, cache: Cache, spec: FeatureSpec, num_classes: int, frames: FrameReading | None = None
+    ) -> None:
         self.spec, self.num_classes = spec, num_classes
-        self._cache = cache
-        self._pools: dict[int, tuple[Pool, Pool]] = {}
-        self._features = np.asarray(cache.features)  # without the overhead of np.memmap at every access
+        self._table = level_of(spec, frames).cached(cache)
+        self._batches = Batches(spec, num_classes, frames)
+        self._skipped = cache.skipped
 
     @property
     def num_videos(self) -> int:
         """How many videos an epoch has."""
-        return len(self._cache)
+        return len(self._table)
 
     @property
     def label_counts(self) -> NDArray[np.int64]:
         """How many videos have each label, int64 (C,)."""
-        return np.bincount(self._cache.labels, minlength=self.num_classes)
+        return self._table.label_counts(self.num_classes)
 
     @property
     def skipped(self) -> int:
         """How many corrupt records were left out when the cache was made."""
-        return self._cache.skipped
+        return self._skipped
 
     def default_shuffle(self) -> Shuffle:
         """ "global" where the features fit in the free memory, else "blocks"."""
-        return "global" if self._features.nbytes <= MEMORY_SHARE * available_memory() else "blocks"
+        return "global" if self._table.nbytes <= MEMORY_SHARE * available_memory() else "blocks"
 
     def batches(
         self,
@@ -69,12 +65,10 @@ class CachedVideos(VideoSource):
         """Yield batches; see VideoSource.batches."""
         check_stream(batch_size, num_epochs, shuffle, seed, start)
         n = self.num_videos
-        window = max(1, WINDOW_BYTES // (BLOCK * 4 * self.spec.total))  # blocks
+        example_bytes = max(1, self._table.nbytes // max(1, n))
+        block = max(1, min(BLOCK, BLOCK_BYTES // example_bytes))
+        window = max(1, WINDOW_BYTES // (block * example_bytes))  # blocks
         total = sys.maxsize if num_epochs is None else num_epochs * n
-        if batch_size not in self._pools:
-            features, labels = (batch_size, self.spec.total), (batch_size, self.num_classes)
-            self._pools[batch_size] = Pool(features, np.float32), Pool(labels, np.bool_)
-        rooms = self._pools[batch_size]
 
         def stream() -> Iterator[Batch]:
             position, epoch = start, -1
@@ -84,42 +78,33 @@ class CachedVideos(VideoSource):
                 while position < stop:
                     if position // n != epoch:
                         epoch = position // n
-                        order = epoch_order(n, shuffle, seed, epoch, window)
+                        order = epoch_order(n, shuffle, seed, epoch, window, block)
                     first = position - epoch * n
                     parts.append(order[first : first + stop - position])
                     position += len(parts[-1])
                 videos = np.concatenate(parts)
-                yield self._batch(videos[part_of(len(videos), part)], *rooms)
+                yield self._batches.make([(self._table, videos[part_of(len(videos), part)])])
 
         return stream()
 
-    def _batch(self, videos: NDArray[np.int64], feature_room: Pool, label_room: Pool) -> Batch:
-        cache = self._cache
-        rows = videos if cache.rows is None else cache.rows[videos]
-        # clip (all rows are there) lets take write to its place without a copy in between
-        features = feature_room.rows(len(videos))
-        np.take(self._features, rows, axis=0, out=features, mode="clip")
-        where, ptr = ragged_rows(cache.label_ptr, videos)
-        labels = label_room.rows(len(videos))
-        scatter_labels(ptr, cache.labels[where], labels)
-        return Batch(cache.ids(videos), torch.from_numpy(features), torch.from_numpy(labels))
 
-
-def epoch_order(n: int, shuffle: Shuffle, seed: int, epoch: int, window: int) -> NDArray[np.int64]:
+def epoch_order(
+    n: int, shuffle: Shuffle, seed: int, epoch: int, window: int, block: int
+) -> NDArray[np.int64]:
     """The order of n videos in one epoch; a function of its arguments alone.
 
-    "blocks" shuffles blocks of BLOCK neighbours, and then the videos of every ``window`` blocks.
+    "blocks" shuffles blocks of ``block`` neighbours, and then the videos of every ``window`` blocks.
     """
     if shuffle == "none":
         return np.arange(n)
     rng = np.random.default_rng([seed, epoch])
     if shuffle == "global":
         return rng.permutation(n)
-    starts = rng.permutation(np.arange(0, n, BLOCK))
-    sizes = np.minimum(starts + BLOCK, n) - starts
+    starts = rng.permutation(np.arange(0, n, block))
+    sizes = np.minimum(starts + block, n) - starts
     order = np.arange(n) + np.repeat(starts - pointers(sizes)[:-1], sizes)
-    for first in range(0, n, window * BLOCK):
-        rng.shuffle(order[first : first + window * BLOCK])
+    for first in range(0, n, window * block):
+        rng.shuffle(order[first : first + window * block])
     return order
 
 

@@ -185,6 +185,12 @@ def _head(key: str, kind: int, size: int) -> bytes:
     return _entry(key, _field(kind, _field(FIELD, b"", size), size), size)
 
 
+@lru_cache(maxsize=256)
+def frame_head(size: int) -> bytes:
+    """All that stands before the ``size`` bytes of a frame in a feature list."""
+    return _field(FIELD, _field(BYTES, _field(FIELD, b"", size), size), size)
+
+
 def _entry(key: str, feature: bytes, more: int) -> bytes:
     """The map entry of ``key`` as far as the end of ``feature``, which ``more`` bytes are to follow."""
     return _field(FIELD, _field(FIELD, key.encode(), 0) + _field(VALUE, feature, more), more)

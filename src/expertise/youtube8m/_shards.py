@@ -1,6 +1,7 @@
 """Shards into one array: this process converts, and worker processes help where there is much to do.
 
-Every chunk of videos asks where its rows go (`Allot`), and is written there: the rows of a file lie
+A row of the array is a video, or a frame of one. Every chunk of videos asks where its rows go (`Allot`), and
+is written there: the rows of a file lie
 wherever there was room, and its index says where. Workers are started as `python -c`, and talk in lines of
 JSON: nothing is pickled, the caller's main module is not run again, and torch is not loaded. (Threads gain
 nothing here: between short operations of NumPy they wait for each other.)
@@ -24,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._optional import MissingExtraError
+from expertise.youtube8m._frame_videos import FrameVideos
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec
+from expertise.youtube8m.videos import FeatureSpec, Videos
 
 Allot = Callable[[int], int]  # number of rows -> the first of the rows that are now theirs
 SCRATCH_BYTES = 1 << 18  # features that are held at once: copied and written while the cache has them
@@ -35,10 +37,57 @@ REASONS = 10  # errors that are told one by one; of more only the number
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What the array of a cache holds: rows of float32, one a video; or with ``frames`` of uint8, one a frame."""
+
+    spec: FeatureSpec
+    frames: bool = False
+
+    @property
+    def file(self) -> str:
+        """Name of the array's file."""
+        return "frames.u8" if self.frames else "features.f32"
+
+    @property
+    def dtype(self) -> type[np.float32] | type[np.uint8]:
+        """Type of its values."""
+        return np.uint8 if self.frames else np.float32
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.spec.total * np.dtype(self.dtype).itemsize
+
+    @property
+    def columns(self) -> dict[str, type[np.generic]]:
+        """Names and types of the arrays that tell of the videos what the large one does not.
+
+        ids : the UTF-8 ids one after the other. labels, rating_... : the entries of all videos one after the
+        other (see `Ratings`). ..._sizes : how many of these, or frames, each video has.
+        """
+        return _VIDEO_COLUMNS | (_FRAME_COLUMNS if self.frames else {})
+
+
+_VIDEO_COLUMNS: dict[str, type[np.generic]] = {
+    "id_sizes": np.int64,
+    "ids": np.uint8,
+    "label_sizes": np.int64,
+    "labels": np.int32,
+}
+_FRAME_COLUMNS: dict[str, type[np.generic]] = {
+    "frame_sizes": np.int64,
+    "rating_sizes": np.int64,
+    "rating_starts": np.int32,
+    "rating_labels": np.int32,
+    "rating_hits": np.bool_,
+}
+
+
+@dataclass(frozen=True)
 class Job:
     """What is the same for all files of one conversion. ``features`` is the array's file."""
 
-    spec: FeatureSpec
+    layout: Layout
     num_classes: int
     skip_corrupt: bool
     features: Path
@@ -48,40 +97,25 @@ class Job:
 class ShardIndex:
     """All of a file's videos but their features, and where those were written.
 
-    spans : int64 (chunks, 2), first row and number of rows. label_sizes, id_sizes : int64, of each video.
-    labels : int32. ids : uint8, the UTF-8 ids one after the other. skipped : how many corrupt records were
-    left out. reasons : the first of their errors.
+    spans : int64 (chunks, 2), first row and number of rows. columns : see Layout. skipped : how many corrupt
+    records were left out. reasons : the first of their errors.
     """
 
     spans: NDArray[np.int64]
-    label_sizes: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    id_sizes: NDArray[np.int64]
-    ids: NDArray[np.uint8]
+    columns: dict[str, NDArray[Any]]
     skipped: int = 0
     reasons: tuple[str, ...] = ()
 
 
-# names and types of its arrays, as they go through a pipe
-ARRAYS = {"spans": "<i8", "label_sizes": "<i8", "labels": "<i4", "id_sizes": "<i8", "ids": "u1"}
-
-
-def join(parts: Sequence[ShardIndex]) -> ShardIndex:
+def join(parts: Sequence[ShardIndex], layout: Layout) -> ShardIndex:
     """The index of several files, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    arrays = {name: np.concatenate([getattr(part, name) for part in (_EMPTY, *parts)]) for name in ARRAYS}
+    spans = np.concatenate([np.empty((0, 2), np.int64), *(part.spans for part in parts)])
+    columns = {
+        name: np.concatenate([np.empty(0, kind), *(part.columns[name] for part in parts)])
+        for name, kind in layout.columns.items()
+    }
     reasons = [reason for part in parts for reason in part.reasons]
-    return ShardIndex(**arrays, skipped=sum(part.skipped for part in parts), reasons=tuple(reasons[:REASONS]))
-
-
-_EMPTY = ShardIndex(
-    spans=np.empty((0, 2), dtype=np.int64),
-    label_sizes=np.empty(0, dtype=np.int64),
-    labels=np.empty(0, dtype=np.int32),
-    id_sizes=np.empty(0, dtype=np.int64),
-    ids=np.empty(0, dtype=np.uint8),
-)
+    return ShardIndex(spans, columns, sum(part.skipped for part in parts), tuple(reasons[:REASONS]))
 
 
 def convert_shards(
@@ -135,7 +169,7 @@ def convert_shards(
     for future in futures:
         if not isinstance(future.exception(), _StoppedError):
             future.result()
-    return join([indices[i] for i in range(len(files))])
+    return join([indices[i] for i in range(len(files))], job.layout)
 
 
 class _StoppedError(Exception):
@@ -148,8 +182,8 @@ Convert = Callable[[Path, Allot], ShardIndex]
 @contextmanager
 def _here(job: Job) -> Iterator[Convert]:
     """Convert in this thread."""
-    rows = max(1, SCRATCH_BYTES // (4 * job.spec.total))
-    scratch = np.empty((rows, job.spec.total), dtype=np.float32)
+    rows = max(1, SCRATCH_BYTES // job.layout.row_bytes)
+    scratch = np.empty((rows, job.layout.spec.total), dtype=job.layout.dtype)
     file = os.open(job.features, os.O_WRONLY)
     try:
         yield lambda path, allot: _convert(path, job, scratch, file, allot)
@@ -157,39 +191,49 @@ def _here(job: Job) -> Iterator[Convert]:
         os.close(file)
 
 
-def _convert(path: Path, job: Job, scratch: NDArray[np.float32], file: int, allot: Allot) -> ShardIndex:
+def _convert(path: Path, job: Job, scratch: NDArray[Any], file: int, allot: Allot) -> ShardIndex:
     skipped: list[RecordError] | None = [] if job.skip_corrupt else None
-    spans = list[list[int]]()
-    ids, label_sizes, labels = list[str](), [_EMPTY.label_sizes], [_EMPTY.labels]
-    for videos in format_of(path).read(path, job.spec, job.num_classes, skipped, scratch):
-        if not len(videos):
-            continue
-        first = allot(len(videos))
-        _write(file, videos.features, first * 4 * job.spec.total)
-        if spans and sum(spans[-1]) == first:
-            spans[-1][1] += len(videos)
-        else:
-            spans.append([first, len(videos)])
+    parts: dict[str, list[NDArray[Any]]] = {
+        name: [np.empty(0, kind)] for name, kind in job.layout.columns.items()
+    }
+    spans, ids = list[list[int]](), list[str]()
+    for videos in _read(path, job, skipped, scratch):
         ids += videos.ids
-        label_sizes.append(videos.label_ptr[1:] - videos.label_ptr[:-1])
-        labels.append(videos.labels)
+        for name, array in videos.index().items():
+            parts[name].append(array)
+        if not videos.num_rows:
+            continue
+        first = allot(videos.num_rows)
+        offset = first * job.layout.row_bytes
+        for piece in videos.pieces(scratch):
+            offset = _write(file, piece, offset)
+        if spans and sum(spans[-1]) == first:
+            spans[-1][1] += videos.num_rows
+        else:
+            spans.append([first, videos.num_rows])
     text, id_sizes = _texts(ids)
-    return ShardIndex(
-        np.array(spans, dtype=np.int64).reshape(-1, 2),
-        np.concatenate(label_sizes),
-        np.concatenate(labels),
-        id_sizes,
-        text,
-        len(skipped or []),
-        tuple(str(error) for error in (skipped or [])[:REASONS]),
-    )
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    columns |= {"ids": text, "id_sizes": id_sizes}
+    reasons = tuple(str(error) for error in (skipped or [])[:REASONS])
+    return ShardIndex(np.array(spans, dtype=np.int64).reshape(-1, 2), columns, len(skipped or []), reasons)
 
 
-def _write(file: int, features: NDArray[np.float32], offset: int) -> None:
+def _read(
+    path: Path, job: Job, skipped: list[RecordError] | None, scratch: NDArray[Any]
+) -> Iterator[Videos] | Iterator[FrameVideos]:
+    spec = job.layout.spec
+    if job.layout.frames:
+        return format_of(path).read_frames(path, spec, job.num_classes, skipped)
+    return format_of(path).read(path, spec, job.num_classes, skipped, scratch)
+
+
+def _write(file: int, features: NDArray[Any], offset: int) -> int:
+    """Write the rows from byte ``offset`` on; return the byte behind them."""
     left = features.reshape(-1).view(np.uint8).data
     while len(left):  # the system may take a part only
         count = os.pwrite(file, left, offset)
         left, offset = left[count:], offset + count
+    return offset
 
 
 def _texts(ids: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -220,8 +264,9 @@ def _worker(job: Job, workers: list[subprocess.Popen[bytes]]) -> Iterator[Conver
     to, source = worker.stdin, worker.stdout
     try:
         with to, source, suppress(BrokenPipeError):  # of a dead worker, `_follow` says more
-            _send(to, {**vars(job), "spec": vars(job.spec), "features": str(job.features)})
-            yield lambda path, allot: _follow(worker, to, source, path, allot)
+            layout = {"frames": job.layout.frames, **vars(job.layout.spec)}
+            _send(to, {**vars(job), "layout": layout, "features": str(job.features)})
+            yield lambda path, allot: _follow(worker, to, source, path, allot, job.layout)
     finally:
         worker.kill()  # it may still be starting, and has nothing left to do
         worker.wait()
@@ -233,7 +278,12 @@ def _send(to: IO[bytes], message: Any) -> None:
 
 
 def _follow(
-    worker: subprocess.Popen[bytes], to: IO[bytes], source: IO[bytes], path: Path, allot: Allot
+    worker: subprocess.Popen[bytes],
+    to: IO[bytes],
+    source: IO[bytes],
+    path: Path,
+    allot: Allot,
+    layout: Layout,
 ) -> ShardIndex:
     """Have one file converted: answer what the worker asks until it is done or has failed."""
     with suppress(BrokenPipeError):
@@ -245,11 +295,12 @@ def _follow(
             elif "error" in message:
                 raise _ERRORS[message["error"]](*message["details"])
             else:
-                arrays = {}
-                for (name, kind), size in zip(ARRAYS.items(), message["sizes"], strict=True):
-                    arrays[name] = np.frombuffer(source.read(size), dtype=kind)
-                arrays["spans"] = arrays["spans"].reshape(-1, 2)
-                return ShardIndex(**arrays, skipped=message["skipped"], reasons=tuple(message["reasons"]))
+                spans = np.array(message["spans"], dtype=np.int64).reshape(-1, 2)
+                columns = {
+                    name: np.frombuffer(source.read(size), dtype=kind)
+                    for (name, kind), size in zip(layout.columns.items(), message["sizes"], strict=True)
+                }
+                return ShardIndex(spans, columns, message["skipped"], tuple(message["reasons"]))
     raise RuntimeError(
         f"the worker process that converted {path} ended with status {worker.wait()} before it was done; "
         "if memory ran out, try --num_readers=1"
@@ -268,16 +319,17 @@ def serve() -> None:
     os.dup2(2, 1)  # what a library may print must not get between the answers
     source = sys.stdin.buffer
     given = json.loads(source.readline())
-    spec = FeatureSpec(*(tuple(given["spec"][name]) for name in ("names", "sizes")))
-    job = Job(spec, given["num_classes"], given["skip_corrupt"], Path(given["features"]))
+    layout = given["layout"]
+    spec = FeatureSpec(tuple(layout["names"]), tuple(layout["sizes"]))
+    job = Job(Layout(spec, layout["frames"]), given["num_classes"], given["skip_corrupt"], Path(given["features"]))
 
     next_row = end = 0
 
     def allot(rows: int) -> int:
-        """Ask for many rows at once; what is left of them at the end stays a hole in the file."""
+        """Ask for many rows at once, unless these are many; what is left at the end stays a hole in the file."""
         nonlocal next_row, end
         if next_row + rows > end:
-            asked = max(rows, ASKED_ROWS)
+            asked = rows if rows > ASKED_ROWS // 8 else ASKED_ROWS
             _send(to, {"rows": asked})
             answer = source.readline()
             if not answer:
@@ -297,8 +349,9 @@ def serve() -> None:
             except (MissingExtraError, ValueError) as error:
                 _send(to, {"error": type(error).__name__, "details": [str(error)]})
             else:
-                arrays = [getattr(index, name).astype(kind).tobytes() for name, kind in ARRAYS.items()]
-                sizes = [len(array) for array in arrays]
-                _send(to, {"sizes": sizes, "skipped": index.skipped, "reasons": index.reasons})
+                columns = job.layout.columns.items()
+                arrays = [index.columns[name].astype(kind).tobytes() for name, kind in columns]
+                answer = {"sizes": list(map(len, arrays)), "spans": index.spans.tolist()}
+                _send(to, {**answer, "skipped": index.skipped, "reasons": index.reasons})
                 to.write(b"".join(arrays))
                 to.flush()

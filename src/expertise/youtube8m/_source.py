@@ -3,6 +3,7 @@
 Letters: B batch, L frames, D features, C classes, n videos of an epoch.
 """
 
+import math
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ class Batch:
     """Some videos, or segments of videos.
 
     ids : B strings; of a segment "video:start".
-    features : float32 (B, D); of frame-level records uint8 (B, L, D), L frames of the longest of these videos.
+    features : float32 (B, D); of frame-level records uint8 (B, L, D), L frames of the longest of them.
     labels : bool (B, C).
     lengths : int64 (B,), frames of each video; the frames behind them are padding. None: video level.
     rated : bool (B, C), which labels were rated, and count; None: all.
@@ -54,6 +55,11 @@ class VideoSource(ABC):
     @abstractmethod
     def label_counts(self) -> NDArray[np.int64]:
         """How many videos have each label, int64 (C,)."""
+
+    @property
+    def rated_counts(self) -> NDArray[np.int64]:
+        """How many videos, or segments, have a rating of each label, int64 (C,)."""
+        return np.full(self.num_classes, self.num_videos)
 
     @property
     @abstractmethod
@@ -128,13 +134,17 @@ def scatter_labels(ptr: NDArray[np.int64], labels: NDArray[np.int32], dense: NDA
 class Pool:
     """Memory of batches that nobody holds any more, used again: new memory costs more than copying."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
-        self._shape, self._dtype = shape, dtype
-        self._free: list[NDArray[Any]] = []
+    def __init__(self) -> None:
+        self._free: list[NDArray[np.uint8]] = []
+        self._largest = 0
 
-    def rows(self, n: int) -> NDArray[Any]:
-        """Room for n rows, theirs for as long as the array or a tensor on it lives."""
-        room = self._free.pop() if self._free else np.empty(self._shape, self._dtype)
-        view = room[:n]
-        weakref.finalize(view, self._free.append, room).atexit = False
-        return view
+    def array(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Room for an array, its own for as long as it or a tensor on it lives; what it holds is anything."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        self._largest = max(self._largest, size)
+        room = self._free.pop() if self._free else np.empty(0, dtype=np.uint8)
+        if len(room) < size:
+            room = np.empty(self._largest, dtype=np.uint8)
+        array = room[:size].view(dtype).reshape(shape)
+        weakref.finalize(array, self._free.append, room).atexit = False
+        return array

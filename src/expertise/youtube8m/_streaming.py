@@ -8,36 +8,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Full, Queue
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from expertise._progress import progress
-from expertise.youtube8m._source import (
-    Batch,
-    Pool,
-    Shuffle,
-    VideoSource,
-    check_stream,
-    part_of,
-    scatter_labels,
-)
+from expertise.youtube8m._levels import Level, level_of
+from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream, part_of
+from expertise.youtube8m._tables import Batches, Table
 from expertise.youtube8m.cache import report_skipped
-from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.frames import FrameReading
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec, Videos, check_num_classes, concatenate, ragged_rows
+from expertise.youtube8m.videos import FeatureSpec, check_num_classes
 
 WINDOW_BYTES = 128 << 20  # features that are shuffled together
 CHUNKS_AHEAD = 2  # of each file that is being read
 STOP_SECONDS = 0.1  # a reader with a full queue looks that often whether it is still wanted
-Read = Callable[[Path], Iterator[Videos]]
-Part = tuple[Videos, NDArray[np.int64]]  # rows of some videos, in their order
+Chunk = TypeVar("Chunk")
+Part = tuple[Table, NDArray[np.int64]]  # rows of a table, in their order
 
 
 class StreamedVideos(VideoSource):
-    """Videos that are read from the files anew in every epoch."""
+    """Videos that are read from the files anew in every epoch, or what ``frames`` reads of frame-level ones."""
 
     def __init__(
         self,
@@ -45,6 +38,7 @@ class StreamedVideos(VideoSource):
         spec: FeatureSpec,
         num_classes: int,
         *,
+        frames: FrameReading | None = None,
         num_readers: int = 8,
         skip_corrupt: bool = False,
         stream: TextIO | None = None,
@@ -53,6 +47,7 @@ class StreamedVideos(VideoSource):
         self.spec, self.num_classes = spec, num_classes
         self._files, self._num_readers, self._skip = list(files), num_readers, skip_corrupt
         self._stream = stream
+        self._frames, self._level = frames, level_of(spec, frames)
         self._errors: dict[Path, list[RecordError]] = {}
         self._told = False
         self._counts: tuple[int, NDArray[np.int64]] | None = None
@@ -95,50 +90,32 @@ class StreamedVideos(VideoSource):
             raise ValueError(
                 "shuffle='global' needs a cache, but --cache_dir=none streams; use 'blocks', or a cache"
             )
-        window = max(1, WINDOW_BYTES // (4 * self.spec.total))
 
         def stream() -> Iterator[Batch]:
             epoch, skip = divmod(start, self.num_videos) if start else (0, 0)
             epochs = itertools.count(epoch) if num_epochs is None else range(epoch, num_epochs)
-            windows = (
-                part for number in epochs for part in self._epoch(number, shuffle == "blocks", seed, window)
-            )
-            rooms = (
-                Pool((batch_size, self.spec.total), np.float32),
-                Pool((batch_size, self.num_classes), np.bool_),
-            )
+            windows = (part for number in epochs for part in self._epoch(number, shuffle == "blocks", seed))
+            batches = Batches(self.spec, self.num_classes, self._frames)
             for parts in rebatch(windows, batch_size, skip):
-                yield self._batch(cut(parts, part), *rooms)
+                yield batches.make(cut(parts, part))
 
         return stream()
 
-    def _batch(self, parts: list[Part], feature_room: Pool, label_room: Pool) -> Batch:
-        ids: list[str] = []
-        n = sum(len(rows) for _, rows in parts)
-        features, labels = feature_room.rows(n), label_room.rows(n)
-        for videos, rows in parts:
-            here = slice(len(ids), len(ids) + len(rows))
-            np.take(videos.features, rows, axis=0, out=features[here], mode="clip")
-            where, ptr = ragged_rows(videos.label_ptr, rows)
-            scatter_labels(ptr, videos.labels[where], labels[here])
-            ids += [videos.ids[row] for row in rows.tolist()]
-        return Batch(ids, torch.from_numpy(features), torch.from_numpy(labels))
-
-    def _epoch(self, epoch: int, shuffle: bool, seed: int, window: int) -> Iterator[Part]:
+    def _epoch(self, epoch: int, shuffle: bool, seed: int) -> Iterator[Part]:
         rng = np.random.default_rng([seed, epoch]) if shuffle else None
         order = np.arange(len(self._files)) if rng is None else rng.permutation(len(self._files))
         chunks = read_chunks([self._files[i] for i in order], self._read, self._num_readers)
         count = 0
-        for videos, rows in shuffled(chunks, self.spec, window, rng):
-            count += len(rows)
-            yield videos, rows
+        for part in shuffled(chunks, self._level, rng):
+            count += len(part[1])
+            yield part
         self._tell()
         if count == 0:
             raise ValueError(f"there is no video in {self._files[0]} and {len(self._files) - 1} more files")
 
-    def _read(self, path: Path) -> Iterator[Videos]:
+    def _read(self, path: Path) -> Iterator[Any]:
         errors: list[RecordError] = []
-        yield from format_of(path).read(path, self.spec, self.num_classes, errors if self._skip else None)
+        yield from self._level.read(path, self.num_classes, errors if self._skip else None)
         self._errors[path] = errors
 
     def _tell(self) -> None:
@@ -154,22 +131,24 @@ class StreamedVideos(VideoSource):
         if self._counts is None:
             n, counts = 0, np.zeros(self.num_classes, dtype=np.int64)
             with progress("counting videos", None, "videos", stream=self._stream) as meter:
-                for videos, _ in self._epoch(0, False, 0, 1):
-                    n += len(videos)
-                    counts += np.bincount(videos.labels, minlength=self.num_classes)
-                    meter.advance(len(videos))
+                for table, _ in self._epoch(0, False, 0):
+                    n += len(table)
+                    counts += table.label_counts(self.num_classes)
+                    meter.advance(len(table))
             self._counts = n, counts
         return self._counts
 
 
-def read_chunks(files: Sequence[Path], read: Read, num_readers: int) -> Iterator[Videos]:
+def read_chunks(
+    files: Sequence[Path], read: Callable[[Path], Iterator[Chunk]], num_readers: int
+) -> Iterator[Chunk]:
     """Yield the chunks of all files, in the order of the files; ``num_readers`` files are read at once.
 
     Threads do it: most of the work, reading and copying, leaves Python's lock to the others.
     """
     stop = threading.Event()
 
-    def put(queue: "Queue[Videos | BaseException | None]", item: Videos | BaseException | None) -> bool:
+    def put(queue: "Queue[Chunk | BaseException | None]", item: Chunk | BaseException | None) -> bool:
         while not stop.is_set():
             try:
                 queue.put(item, timeout=STOP_SECONDS)
@@ -178,7 +157,7 @@ def read_chunks(files: Sequence[Path], read: Read, num_readers: int) -> Iterator
             return True
         return False
 
-    def pump(path: Path, queue: "Queue[Videos | BaseException | None]") -> None:
+    def pump(path: Path, queue: "Queue[Chunk | BaseException | None]") -> None:
         try:
             for chunk in read(path):
                 if not put(queue, chunk):
@@ -189,8 +168,8 @@ def read_chunks(files: Sequence[Path], read: Read, num_readers: int) -> Iterator
 
     with ThreadPoolExecutor(num_readers) as pool:
 
-        def begin(path: Path) -> "Queue[Videos | BaseException | None]":
-            queue: Queue[Videos | BaseException | None] = Queue(CHUNKS_AHEAD)
+        def begin(path: Path) -> "Queue[Chunk | BaseException | None]":
+            queue: Queue[Chunk | BaseException | None] = Queue(CHUNKS_AHEAD)
             pool.submit(pump, path, queue)
             return queue
 
@@ -208,34 +187,34 @@ def read_chunks(files: Sequence[Path], read: Read, num_readers: int) -> Iterator
             stop.set()
 
 
-def shuffled(
-    chunks: Iterable[Videos], spec: FeatureSpec, window: int, rng: np.random.Generator | None
-) -> Iterator[Part]:
-    """Join chunks to windows of ``window`` videos or more, and shuffle each; not without ``rng``."""
-    held: list[Videos] = []
+def shuffled(chunks: Iterable[Any], level: Level[Any], rng: np.random.Generator | None) -> Iterator[Part]:
+    """Join chunks to windows of WINDOW_BYTES or more, and shuffle each; not without ``rng``."""
+    held: list[Any] = []
+    size = 0
+
+    def window() -> Part:
+        table = level.table(level.join(held))
+        return table, np.arange(len(table)) if rng is None else rng.permutation(len(table))
+
     for chunk in chunks:
-        if rng is None:
-            yield chunk, np.arange(len(chunk))
-            continue
         held.append(chunk)
-        if sum(map(len, held)) >= window:
-            videos, held = concatenate(held, spec), []
-            yield videos, rng.permutation(len(videos))
-    if rng is not None:
-        videos = concatenate(held, spec)
-        yield videos, rng.permutation(len(videos))
+        size += level.nbytes(chunk)
+        if rng is None or size >= WINDOW_BYTES:
+            yield window()
+            held, size = [], 0
+    yield window()
 
 
 def rebatch(windows: Iterable[Part], batch_size: int, skip: int) -> Iterator[list[Part]]:
-    """Cut a stream of videos, without its first ``skip``, into parts of batches; the last may be small."""
+    """Cut a stream of examples, without its first ``skip``, into parts of batches; the last may be small."""
     held: list[Part] = []
     missing = batch_size
-    for videos, order in windows:
+    for table, order in windows:
         first = min(skip, len(order))
         skip -= first
         while first < len(order):
             rows = order[first : first + missing]
-            held.append((videos, rows))
+            held.append((table, rows))
             first += len(rows)
             missing -= len(rows)
             if not missing:
@@ -249,7 +228,7 @@ def cut(parts: list[Part], part: tuple[int, int]) -> list[Part]:
     """Give the rows of a batch that are of one part of it."""
     own = part_of(sum(len(rows) for _, rows in parts), part)
     kept, first = [], 0
-    for videos, rows in parts:
-        kept.append((videos, rows[max(0, own.start - first) : max(0, own.stop - first)]))
+    for table, rows in parts:
+        kept.append((table, rows[max(0, own.start - first) : max(0, own.stop - first)]))
         first += len(rows)
     return kept

@@ -2,7 +2,8 @@
 
 train_dir/
   model_flags.json               what evaluation and inference need
-  checkpoints/step_00001000/     model.safetensors, optimizer.safetensors, state.json
+  checkpoints/step_00001000/     model.safetensors, optimizer.safetensors, state.json, with --ema_decay
+                                 averaged.safetensors
   export/step_1000/              model.safetensors, model_flags.json: all that `infer` needs
   evaluation/step_1000.json      written by an evaluation, every class in it
   log.jsonl                      one line a record; its evaluations decide which checkpoint is the best
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from expertise._files import atomic_file, atomic_folder
+from expertise.youtube8m.averaged import AveragedModel
 from expertise.youtube8m.model_flags import ModelFlags
 
 STATE = ("step", "examples", "flags", "data", "shuffle", "log_bytes", "streams", "compiled")  # of a run
@@ -49,24 +51,29 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     flags: ModelFlags,
+    averaged: AveragedModel | None = None,
 ) -> Path:
-    """Write the export of a step, and its checkpoint.
+    """Write the export of a step, and its checkpoint. With ``averaged``, its weights are what is exported.
 
     The checkpoint comes last: a run that is killed before it goes on from the one before, and makes both
     again. Where there is a checkpoint, there is its export.
     """
     with atomic_folder(train_dir / "export" / f"step_{step}") as part:
-        save_file(_tensors(model), part / "model.safetensors")
+        save_file(_tensors(averaged.model if averaged else model), part / "model.safetensors")
         flags.write(part / "model_flags.json")
     folder = train_dir / "checkpoints" / f"step_{step:08d}"
     with atomic_folder(folder) as part:
         save_file(_tensors(model), part / "model.safetensors")
+        if averaged is not None:
+            save_file(_tensors(averaged.model), part / "averaged.safetensors")
         save_file(_optimizer_tensors(model, optimizer), part / "optimizer.safetensors")
         (part / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
     return folder
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, averaged: AveragedModel | None = None
+) -> None:
     """Put a checkpoint's weights and optimizer state in place.
 
     Raises
@@ -74,6 +81,8 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     CheckpointError : a file is missing, damaged, or belongs to another model.
     """
     load_weights(folder / "model.safetensors", model)
+    if averaged is not None:
+        load_weights(folder / "averaged.safetensors", averaged.model)
     try:
         tensors = load_file(folder / "optimizer.safetensors")
         state: dict[int, dict[str, torch.Tensor]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise.youtube8m._lockstep import Walk, walk_shard
-from expertise.youtube8m.records import RecordError, Shard, parse_example
+from expertise.youtube8m.records import RecordError, Shard, Value, parse_example
 from expertise.youtube8m.videos import (
     FeatureSpec,
     Videos,
@@ -89,31 +89,43 @@ def parse_video(data: bytes, spec: FeatureSpec) -> tuple[str, NDArray[np.float32
     Raises ValueError where one of them is missing or is of another type or size.
     """
     example = parse_example(data)
-    video = example.get("id")
-    if not isinstance(video, list) or len(video) != 1:
-        raise ValueError(f"feature 'id' must be one text, but it is {_what(video)}; {_which(example)}")
+    video = read_id(example, _which(example))
     parts = []
     for name, size in zip(spec.names, spec.sizes, strict=True):
         value = example.get(name)
         if value is None:
             raise ValueError(f"no feature {name!r}; {_which(example)}")
         if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-            raise ValueError(f"feature {name!r} must be floats, but it is {_what(value)}")
+            raise ValueError(f"feature {name!r} must be floats, but it is {what_it_is(value)}")
         if len(value) != size:
             raise ValueError(
                 f"feature {name!r} has {len(value)} values, expected {size}; check --feature_sizes"
             )
         parts.append(value)
-    labels = example.get("labels", np.empty(0, dtype=np.int64))  # the test shards have none
-    if not isinstance(labels, np.ndarray) or (labels.dtype != np.int64 and len(labels)):
-        raise ValueError(f"feature 'labels' must be integers, but it is {_what(labels)}")
+    return video, np.concatenate(parts), read_labels(example)
+
+
+def read_id(example: dict[str, Value], which: str) -> str:
+    """The id of a record. Raises ValueError where it has none; ``which`` says what it has."""
+    video = example.get("id")
+    if not isinstance(video, list) or len(video) != 1:
+        raise ValueError(f"feature 'id' must be one text, but it is {what_it_is(video)}; {which}")
     try:
-        return video[0].decode(), np.concatenate(parts), labels.astype(np.int64)
+        return video[0].decode()
     except UnicodeDecodeError:
         raise ValueError(f"the id {video[0]!r} is not UTF-8 text") from None
 
 
-def _what(value: Any) -> str:
+def read_labels(example: dict[str, Value]) -> Ints:
+    """The labels of a record; the test shards have none. Raises ValueError where they are not integers."""
+    labels = example.get("labels", np.empty(0, dtype=np.int64))
+    if not isinstance(labels, np.ndarray) or (labels.dtype != np.int64 and len(labels)):
+        raise ValueError(f"feature 'labels' must be integers, but it is {what_it_is(labels)}")
+    return labels.astype(np.int64)
+
+
+def what_it_is(value: Value | None) -> str:
+    """Say of what kind and how many the values of a feature are."""
     if value is None:
         return "missing"
     if isinstance(value, list):
@@ -132,8 +144,8 @@ def _which(example: dict[str, Any]) -> str:
         )
     ):
         return (
-            "these are frame-level records (tf.train.SequenceExample); take video-level ones, "
-            "--frame_features is not built yet"
+            "these are frame-level records (tf.train.SequenceExample); "
+            "use --frame_features --feature_names=rgb,audio"
         )
     return f"the record has {', '.join(sorted(example)) or 'no features'}; check --feature_names"
 

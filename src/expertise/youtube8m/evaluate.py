@@ -15,10 +15,12 @@ from rich.text import Text
 from expertise._progress import progress
 from expertise.youtube8m import checkpoint
 from expertise.youtube8m.checkpoint import CheckpointError
-from expertise.youtube8m.flags import FlagError, Flags, check
+from expertise.youtube8m.flag_rules import check
+from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import VideoModel, find_export, load_model
 from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.metrics import PerClass, VideoMetrics
+from expertise.youtube8m.processes import Processes
 from expertise.youtube8m.readers import VideoSource, open_videos
 from expertise.youtube8m.videos import FeatureSpec
 
@@ -47,31 +49,35 @@ def evaluate_source(
     top_k: int = 20,
     *,
     advance: Callable[[int], None] | None = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Evaluate a model on all videos of a source; dropout and the like are off meanwhile.
 
     Parameters
     ----------
     advance : called with the number of videos after each batch.
+    processes : those that evaluate together, each a part of every batch; all get the whole result.
 
     Raises
     ------
     ValueError : there is no video, none has a label, or a prediction is NaN.
     """
+    together = processes or Processes.one(model.device)
     label_loss = LOSSES[model.flags.label_loss]
     metrics = VideoMetrics(model.flags.num_classes, top_k)
     loss = 0.0
     training = model.module.training
     model.module.eval()
     try:
-        for batch in source.batches(batch_size):
-            predictions_BC = model.predict(batch.features)
-            loss += label_loss(predictions_BC, batch.labels).item() * len(batch.ids)
+        for batch in source.batches(batch_size * together.world, part=together.part):
+            predictions_BC = model.predict(batch.features, batch.lengths)
+            loss += label_loss(predictions_BC, batch.labels, rows=1.0).item()
             metrics.update(predictions_BC, batch.labels)
             if advance is not None:
                 advance(len(batch.ids))
     finally:
         model.module.train(training)
+    metrics, loss = _whole(metrics, loss, together)
     result = metrics.compute()
     return Evaluation(
         model.step,
@@ -80,6 +86,17 @@ def evaluate_source(
         model.class_names,
         top_k,
     )
+
+
+def _whole(metrics: VideoMetrics, loss: float, processes: Processes) -> tuple[VideoMetrics, float]:
+    """Join the figures of all processes."""
+    if processes.world == 1:
+        return metrics, loss
+    whole, total = VideoMetrics(metrics.num_classes, metrics.top_k), 0.0
+    for part, part_loss in processes.collect((metrics, loss)):
+        whole.merge(part)
+        total += part_loss
+    return whole, total
 
 
 def write_evaluation(train_dir: str | Path, evaluation: Evaluation, data_pattern: str = "") -> Path:
@@ -153,6 +170,7 @@ class _Data:
             source = open_videos(
                 self._flags.eval_data_pattern,
                 *key,
+                frames=model.flags.reading(),
                 cache_dir=self._flags.cache_dir,
                 num_readers=self._flags.num_readers,
                 skip_corrupt=self._flags.skip_corrupt_records,

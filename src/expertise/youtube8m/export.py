@@ -28,9 +28,10 @@ from torch import Tensor, nn
 
 from expertise._files import atomic_file
 from expertise._optional import require
-from expertise.youtube8m.flags import Flags, check, choose
+from expertise.youtube8m.flag_rules import check, choose
+from expertise.youtube8m.flags import Flags
 from expertise.youtube8m.loading import VideoModel, load_model
-from expertise.youtube8m.models import AbstractVideoModel, l2_normalize
+from expertise.youtube8m.models import AbstractModel, l2_normalize
 
 TOLERANCE = 1e-5  # largest difference between an exported model and ours
 INPUT, OUTPUT = "features", "probabilities"
@@ -83,7 +84,7 @@ def export(flags: Flags) -> list[Path]:
 class _Traceable(nn.Module):
     """Raw features to probabilities, without the loop over blocks of rows, whose number a trace would fix."""
 
-    def __init__(self, model: AbstractVideoModel) -> None:
+    def __init__(self, model: AbstractModel) -> None:
         super().__init__()
         self.model = model
 

@@ -19,7 +19,8 @@ import torch
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise._progress import progress
-from expertise.youtube8m.flags import FlagError, Flags, check, choose
+from expertise.youtube8m.flag_rules import check, choose
+from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import VideoModel, find_export, load_model
 from expertise.youtube8m.readers import VideoSource, open_videos
 from expertise.youtube8m.videos import FeatureSpec, match_files
@@ -63,6 +64,7 @@ def infer(flags: Flags) -> int:
         flags.input_data_pattern,
         FeatureSpec(model.flags.feature_names, model.flags.feature_sizes),
         model.flags.num_classes,
+        frames=model.flags.reading(),
         cache_dir=flags.cache_dir,
         num_readers=flags.num_readers,
         skip_corrupt=flags.skip_corrupt_records,
@@ -97,7 +99,7 @@ def write_predictions(
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         for batch in source.batches(batch_size):
-            scores_BK, classes_BK = best_classes(model.predict(batch.features), top_k)
+            scores_BK, classes_BK = best_classes(model.predict(batch.features, batch.lengths), top_k)
             if writing is not None:
                 writing.result()
             writing = pool.submit(write, batch.ids, scores_BK, classes_BK)

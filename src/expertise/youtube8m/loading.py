@@ -13,26 +13,40 @@ import torch
 from torch import Tensor, nn
 
 from expertise.youtube8m import checkpoint
-from expertise.youtube8m.flags import FlagError, choose
+from expertise.youtube8m.flag_rules import choose
+from expertise.youtube8m.flags import FlagError
+from expertise.youtube8m.frames import dequantize, frame_mask
 from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import MODELS, AbstractVideoModel, Explanation, l2_normalize
+from expertise.youtube8m.models import AbstractModel, Explanation, build_model, l2_normalize
 
 _ARCHIVE_FILES = {"model.safetensors", "model_flags.json"}
 _ARCHIVE_LIMIT = 16 << 30  # bytes that an archive may unpack to
 
 
 class Classifier(nn.Module):
-    """From raw features (B, D) to probabilities (B, C): l2-normalises, then asks the model."""
+    """From raw features to probabilities (B, C): normalises, then asks the model.
 
-    def __init__(self, model: AbstractVideoModel) -> None:
+    Features are float32 (B, D); of frames, uint8 or float32 (B, L, D) with the number of frames of each video
+    (B,). Bytes become numbers here, on the device, just before they are used.
+    """
+
+    def __init__(self, model: AbstractModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Give the probability of every class, float32 (B, C)."""
-        result: Tensor = self.model(l2_normalize(features))
+        result: Tensor = self.model(*prepare(features, lengths))
         return result
+
+
+def prepare(features: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Normalise raw features: what a model takes. Padding frames become 0."""
+    if lengths is None:
+        return (l2_normalize(features),)
+    mask_BL = frame_mask(lengths, features.shape[1])
+    return l2_normalize(dequantize(features)) * mask_BL.unsqueeze(-1), lengths
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,14 @@ class VideoModel:
         return self.flags.class_names or tuple(f"class {c}" for c in range(self.flags.num_classes))
 
     @torch.inference_mode()
-    def predict(self, features: np.ndarray | Tensor) -> Tensor:
+    def predict(self, features: np.ndarray | Tensor, lengths: np.ndarray | Tensor | None = None) -> Tensor:
         """Give the probability of every class.
 
         Parameters
         ----------
-        features : (B, D) raw features, concatenated in the order of ``flags.feature_names``.
+        features : (B, D) raw features, concatenated in the order of ``flags.feature_names``; of a frame-level
+            model (B, L, D), bytes as in the records (uint8) or the numbers that they stand for.
+        lengths : (B,) frames of each video, for a frame-level model; all L unless given.
 
         Returns
         -------
@@ -64,35 +80,53 @@ class VideoModel:
 
         Raises
         ------
-        ValueError : the features have another shape.
+        ValueError : the features have another shape, or a length is not from 0 to L.
         """
-        x_BD = self._checked(features)
+        inputs = self._checked(features, lengths)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            result: Tensor = self.module(x_BD)
+            result: Tensor = self.module(*inputs)
         return result.cpu()
 
     @torch.inference_mode()
-    def explain(self, features: np.ndarray | Tensor) -> Explanation:
+    def explain(
+        self, features: np.ndarray | Tensor, lengths: np.ndarray | Tensor | None = None
+    ) -> Explanation:
         """Say who decided: the gate's weights and the experts' votes, as NumPy arrays.
 
         Raises
         ------
         ValueError : the features have another shape, or the model has no experts.
         """
-        return self.module.model.explain(l2_normalize(self._checked(features)))
+        return self.module.model.explain(*prepare(*self._checked(features, lengths)))
 
-    def _checked(self, features: np.ndarray | Tensor) -> Tensor:
-        x_BD = torch.as_tensor(features, dtype=torch.float32, device=self.device)
-        if x_BD.ndim != 2 or x_BD.shape[1] != self.flags.input_size:
+    def _checked(
+        self, features: np.ndarray | Tensor, lengths: np.ndarray | Tensor | None
+    ) -> tuple[Tensor, ...]:
+        x = torch.as_tensor(features, device=self.device)
+        frames = self.flags.frame_features
+        if x.dtype != torch.uint8 or not frames:
+            x = x.float()
+        if x.ndim != (3 if frames else 2) or x.shape[-1] != self.flags.input_size:
             parts = ", ".join(
                 f"{name} {size}"
                 for name, size in zip(self.flags.feature_names, self.flags.feature_sizes, strict=True)
             )
             raise ValueError(
-                f"features have shape {tuple(x_BD.shape)}; "
-                f"this model takes (videos, {self.flags.input_size}): {parts}"
+                f"features have shape {tuple(x.shape)}; this model takes "
+                f"(videos, {'frames, ' if frames else ''}{self.flags.input_size}): {parts}"
             )
-        return x_BD
+        if not frames:
+            if lengths is not None:
+                raise ValueError(
+                    "lengths are for frame-level models; this one is video-level, leave them out"
+                )
+            return (x,)
+        B, L = x.shape[:2]
+        lengths_B = torch.as_tensor(L if lengths is None else lengths, device=self.device)
+        lengths_B = lengths_B.expand(B) if lengths is None else lengths_B
+        if tuple(lengths_B.shape) != (B,) or not bool(((lengths_B >= 0) & (lengths_B <= L)).all()):
+            raise ValueError(f"lengths must be {B} whole numbers from 0 to {L}, the frames of each video")
+        return x, lengths_B.long()
 
 
 def choose_device(device: str) -> torch.device:
@@ -156,7 +190,7 @@ def _load(folder: Path, step: int, device: str, precision: str) -> VideoModel:
     flags = ModelFlags.read(folder / "model_flags.json")
     choose("label_loss", flags.label_loss, LOSSES)
     with torch.device("meta"):  # flags that lie about sizes take no memory: the weights must fit first
-        model = choose("model", flags.model, MODELS).from_flags(flags)
+        model = build_model(flags)
     checkpoint.load_weights(folder / "model.safetensors", model)
     on = choose_device(device)
     return VideoModel(Classifier(model).to(on).eval(), flags, step, on, precision)

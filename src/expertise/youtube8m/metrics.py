@@ -117,6 +117,11 @@ class VideoMetrics:
         self._perr += other._perr
         self._pools.extend(other._pools)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether a video with a label was added: without one there is nothing to compute."""
+        return bool(self._positives.any())
+
     def compute(self) -> dict[str, float | int]:
         """Give hit_at_1, perr, map, gap, num_classes_in_map (classes with a positive) and num_videos.
 

@@ -8,6 +8,7 @@ from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_strea
 from expertise.youtube8m._streaming import StreamedVideos
 from expertise.youtube8m.cache import cache_folder, open_cache
 from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.frames import FrameReading
 from expertise.youtube8m.videos import FeatureSpec, check_num_classes, match_files
 
 __all__ = [
@@ -26,6 +27,7 @@ def open_videos(
     spec: FeatureSpec,
     num_classes: int,
     *,
+    frames: FrameReading | None = None,
     cache_dir: str = "auto",
     num_readers: int = 8,
     skip_corrupt: bool = False,
@@ -36,6 +38,7 @@ def open_videos(
 
     Parameters
     ----------
+    frames : what to read of frame-level records; None for video-level ones.
     cache_dir : a folder, "auto" (the user's cache folder) or "none" (no cache: read the files every time).
     num_readers : files that are read or converted at once; it changes nothing but the speed.
     skip_corrupt : leave out corrupt records and say how many; else the first one raises RecordError.
@@ -50,12 +53,25 @@ def open_videos(
         format_of(path)  # an unknown one is said before any work is done
     if cache_folder(cache_dir) is None:
         return StreamedVideos(
-            files, spec, num_classes, num_readers=num_readers, skip_corrupt=skip_corrupt, stream=stream
+            files,
+            spec,
+            num_classes,
+            frames=frames,
+            num_readers=num_readers,
+            skip_corrupt=skip_corrupt,
+            stream=stream,
         )
     cache = open_cache(
-        files, spec, num_classes, cache_dir, num_workers=num_readers, skip_corrupt=skip_corrupt, stream=stream
+        files,
+        spec,
+        num_classes,
+        cache_dir,
+        frames=frames is not None,
+        num_workers=num_readers,
+        skip_corrupt=skip_corrupt,
+        stream=stream,
     )
-    return CachedVideos(cache, spec, num_classes)
+    return CachedVideos(cache, spec, num_classes, frames)
 
 
 def read_batches(

@@ -20,13 +20,14 @@ Letters of shapes: D features, C classes, R rank, N videos.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from expertise.youtube8m.flags import FlagError, Flags
-from expertise.youtube8m.models import AbstractVideoModel, MoeModel, l2_normalize
+from expertise.youtube8m.models import VIDEO_MODELS, AbstractModel, AbstractVideoModel, l2_normalize
 from expertise.youtube8m.optimizers import TensorFlowAdam
 from expertise.youtube8m.readers import VideoSource
 
@@ -38,14 +39,24 @@ RATE_POWER = 0.25  # labels are divided by rate^.25: between counting videos and
 START_VIDEOS = 65_536  # that the start looks at, at most
 
 
-def shape(flags: Flags, input_size: int) -> tuple[int, float]:
-    """Give the rank of the model (0: full) and the scale of its inputs."""
+class Scales(NamedTuple):
+    """Rank of the model (0: full), and what its inputs are scaled by; see `ModelFlags`."""
+
+    rank: int
+    input_scale: float
+    value_scale: float
+
+
+def scales(flags: Flags, input_size: int) -> Scales:
+    """Give rank and scales of the model of these flags, for so many features."""
     if flags.recipe == "reference":
-        return 0, 1.0
+        return Scales(0, 1.0, 0.0)
+    if flags.frame_features:
+        return Scales(0, 1.0, KAPPA)
     # What is projected is KAPPA, and so is the projection's share in it: Adam moves both factors of a weight.
-    if flags.model == "MoeModel" and 0 < flags.moe_rank < input_size:
-        return flags.moe_rank, math.sqrt(input_size) * KAPPA**2
-    return 0, math.sqrt(input_size) * KAPPA
+    if VIDEO_MODELS[flags.model].low_rank and 0 < flags.moe_rank < input_size:
+        return Scales(flags.moe_rank, math.sqrt(input_size) * KAPPA**2, 0.0)
+    return Scales(0, math.sqrt(input_size) * KAPPA, 0.0)
 
 
 def rate_factor(flags: Flags, examples: int, total: int) -> float:
@@ -63,7 +74,7 @@ def rate_factor(flags: Flags, examples: int, total: int) -> float:
 
 
 def begin(
-    flags: Flags, model: AbstractVideoModel, optimizer: torch.optim.Optimizer, source: VideoSource | None
+    flags: Flags, model: AbstractModel, optimizer: torch.optim.Optimizer, source: VideoSource | None
 ) -> None:
     """Draw the first weights (``source``: the videos to train on), or only set up the optimizer (None)."""
     if flags.recipe == "stable" and isinstance(optimizer, TensorFlowAdam):
@@ -79,21 +90,24 @@ def begin(
         model.reset(generator, scale=0.1 / KAPPA)
         rates_C = _rates(source)
         model.start_at_rates(rates_C)
-        if isinstance(model, MoeModel) and model.projection_RD is not None:
-            projection = _ridge_projection(source, model, rates_C, flags.seed, generator)
+        projection_RD = model.projection() if isinstance(model, AbstractVideoModel) else None
+        if projection_RD is not None:
+            scale = scales(flags, source.spec.total).input_scale
+            start_RD = _ridge_projection(source, len(projection_RD), scale, rates_C, flags.seed, generator)
             with torch.no_grad():
-                model.projection_RD.copy_(projection)
+                projection_RD.copy_(start_RD)
     model.to(device)
 
 
 def _rates(source: VideoSource) -> Tensor:
-    """Give the share of videos that each class has, never 0 (C,)."""
+    """Give the share of videos (of those rated) that each class has, never 0 (C,)."""
     counts = torch.from_numpy(np.asarray(source.label_counts, dtype=np.float32))
-    return (counts + 1.0) / (source.num_videos + 10.0)
+    rated = torch.from_numpy(np.asarray(source.rated_counts, dtype=np.float32))
+    return (counts + 1.0) / (rated + 10.0)
 
 
 def _ridge_projection(
-    source: VideoSource, model: MoeModel, rates_C: Tensor, seed: int, generator: torch.Generator
+    source: VideoSource, rank: int, scale: float, rates_C: Tensor, seed: int, generator: torch.Generator
 ) -> Tensor:
     """Give R directions (R, D) of the features, in which a ridge regression of the labels is large.
 
@@ -101,11 +115,11 @@ def _ridge_projection(
     the R largest, each direction times s^(1/4), turned by a random rotation so that every row sees them all,
     and scaled so that what it gives for a video has root mean square `KAPPA`.
     """
-    D, rank = model.input_size, model.rank
-    gram_DD, cross_DC, seen = torch.zeros(D, D), torch.zeros(D, model.num_classes), 0
+    D = source.spec.total
+    gram_DD, cross_DC, seen = torch.zeros(D, D), torch.zeros(D, source.num_classes), 0
     power = 0.0
     for batch in source.batches(4096, shuffle=source.default_shuffle(), seed=seed):
-        x_BD = l2_normalize(batch.features) * model.input_scale
+        x_BD = l2_normalize(batch.features) * scale
         gram_DD += x_BD.T @ x_BD
         cross_DC += x_BD.T @ ((batch.labels.float() - rates_C) / rates_C**RATE_POWER)
         power += float(x_BD.square().sum())

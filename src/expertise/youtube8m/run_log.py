@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from expertise._optional import require
 from expertise._progress import Meter
+from expertise.youtube8m.step import Lesson
 
 LOG_STEPS = 10  # steps between two records of training
 _SCALARS = (
@@ -34,13 +35,17 @@ class RunLog:
     train_dir : the folder of the run.
     step, log_bytes : where the run goes on. What a killed run wrote after its last checkpoint is cut off, so
         that no step stands there twice.
+    silent : write nothing: of several processes, one writes.
     """
 
-    def __init__(self, train_dir: Path, step: int, log_bytes: int) -> None:
+    def __init__(self, train_dir: Path, step: int, log_bytes: int, *, silent: bool = False) -> None:
         self._train_dir, self._first_step, self._log_bytes = train_dir, step, log_bytes
+        self._silent = silent
         self._since = (time.monotonic(), 0)
 
     def __enter__(self) -> Self:
+        if self._silent:
+            return self
         path = self._train_dir / "log.jsonl"
         path.touch()
         os.truncate(path, min(self._log_bytes, path.stat().st_size))
@@ -52,8 +57,9 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        if not self._silent:
+            self._file.close()
+            self._board.close()
 
     def train(self, record: dict[str, Any], meter: Meter) -> None:
         """Write a record of training; its main figures become the bar's note."""
@@ -81,6 +87,8 @@ class RunLog:
         return self._file.tell()
 
     def _write(self, record: dict[str, Any], group: str) -> None:
+        if self._silent:
+            return
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name in _SCALARS:
@@ -92,7 +100,7 @@ def _figures(record: dict[str, Any]) -> str:
     return f"loss {record['loss']:.3f} Hit@1 {record['hit_at_1']:.3f} GAP {record['gap']:.3f}"
 
 
-def log_forward(root: nn.Module, features: Tensor, precision: str, meter: Meter) -> None:
+def log_forward(root: nn.Module, lesson: Lesson, precision: str, meter: Meter) -> None:
     """Say, for every module of a forward, its device and the dtype of its weights and its output.
 
     The forward is one of its own: the step of a long run is compiled, and calls no module.
@@ -112,7 +120,8 @@ def log_forward(root: nn.Module, features: Tensor, precision: str, meter: Meter)
         module.register_forward_hook(lambda m, _, out, name=name: tell(name, m, out))
         for name, module in root.named_modules()
     ]
-    with torch.no_grad(), torch.autocast(features.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        root(features)
+    device = lesson.features.device.type
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        root(lesson.features, lesson.lengths)
     for handle in handles:
         handle.remove()

@@ -1,29 +1,62 @@
-"""One step of training: predict, differentiate, penalise, clip variable by variable, update."""
+"""One step of training: predict, differentiate, penalise, clip variable by variable, update.
+
+Letters of shapes: B batch, L frames, D features, C classes.
+"""
 
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expertise.youtube8m.flags import Flags
-from expertise.youtube8m.loading import Classifier
-from expertise.youtube8m.models import AbstractVideoModel, l2_normalize
+from expertise.youtube8m.loading import prepare
+from expertise.youtube8m.losses import LabelLoss
+from expertise.youtube8m.models import AbstractModel, Outputs
 from expertise.youtube8m.optimizers import clip_each
 
-LabelLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Fused: TypeAlias = Callable[[tuple[Tensor, ...], Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one step learns from, on the device.
+
+    features, lengths : raw, see `prepare`.
+    labels : (B, C) bool, or float32 where they are shares.
+    rated : bool (B, C) or None, see losses.py.
+    rows : what the sum of the losses is divided by: B, or a process's share of a batch of several.
+    """
+
+    features: Tensor
+    lengths: Tensor | None
+    labels: Tensor
+    rated: Tensor | None
+    rows: float
+
+
+class TrainingNetwork(nn.Module):
+    """All that is differentiated: from raw features to what the losses see. Several processes wrap it."""
+
+    def __init__(self, model: AbstractModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor, lengths: Tensor | None) -> Outputs:
+        """Give the model's outputs in training."""
+        return self.model.training_outputs(*prepare(features, lengths))
 
 
 def train_step(
     flags: Flags,
-    classifier: Classifier,
+    network: nn.Module,
+    model: AbstractModel,
     optimizer: torch.optim.Optimizer,
     label_loss: LabelLoss,
-    features_BD: Tensor,
-    labels_BC: Tensor,
+    lesson: Lesson,
     rate: float,
     fused: Fused | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -31,38 +64,53 @@ def train_step(
 
     Parameters
     ----------
-    features_BD, labels_BC : raw features, float32; labels, bool.
+    network : a `TrainingNetwork` of ``model``, or its wrapper for several processes, which averages
+        gradients.
     rate : the learning rate.
-    fused : of `fuse`; without it the element-wise part runs operation by operation.
+    fused : of `fuse`, for a whole lesson of bool labels; without it the element-wise part runs operation
+        by operation.
 
     Returns
     -------
     The label loss before the step, and the predictions (B, C).
     """
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(features_BD.device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
-        if fused is None:
-            p_BC = classifier(features_BD)
-        else:
-            logits = classifier.model.logits(l2_normalize(features_BD))
+    with torch.autocast(lesson.features.device.type, torch.bfloat16, enabled=flags.precision == "bf16"):
+        outputs: Outputs = network(lesson.features, lesson.lengths)
     if fused is None:
-        loss = label_loss(p_BC, labels_BC)
-        loss.backward()
+        p_BC = model.pool(*outputs.logits)
+        loss = label_loss(p_BC, lesson.labels, lesson.rated, lesson.rows)
+        _whole_loss(model, label_loss, lesson, outputs, loss).backward()
     else:
-        loss, p_BC, gradients = fused(tuple(logit.detach() for logit in logits), labels_BC)
-        torch.autograd.backward(logits, gradients)
-    for weight, l2 in classifier.model.penalized():
+        loss, p_BC, gradients = fused(tuple(logit.detach() for logit in outputs.logits), lesson.labels)
+        roots: list[Tensor] = list(outputs.logits)
+        seeds: list[Tensor | None] = list(gradients)
+        if outputs.early or outputs.loss is not None:
+            roots.append(_whole_loss(model, label_loss, lesson, outputs, loss.new_zeros(())))
+            seeds.append(None)
+        torch.autograd.backward(roots, seeds)
+    for weight, l2 in model.penalized():
         # the gradient of penalty * l2 / 2 * sum w^2, by hand: autograd would make copies of w for it
         if weight.grad is not None and flags.regularization_penalty * l2 > 0:
             weight.grad.add_(weight.detach(), alpha=flags.regularization_penalty * l2)
-    clip_each(classifier.parameters(), flags.clip_gradient_norm)
+    clip_each(model.parameters(), flags.clip_gradient_norm)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     return loss.detach(), p_BC.detach()
 
 
-def fuse(model: AbstractVideoModel, label_loss: LabelLoss) -> Fused:
+def _whole_loss(
+    model: AbstractModel, label_loss: LabelLoss, lesson: Lesson, outputs: Outputs, loss: Tensor
+) -> Tensor:
+    """Add to the label loss what else is learned: early predictions, and a loss of the model itself."""
+    for early_BC in outputs.early:
+        early = label_loss(early_BC, lesson.labels, lesson.rated, lesson.rows)
+        loss = loss + model.early_weight * early
+    return loss if outputs.loss is None else loss + outputs.loss
+
+
+def fuse(model: AbstractModel, label_loss: LabelLoss) -> Fused:
     """Compile all that is element-wise, forward, loss and backward, into one loop over the logits.
 
     Returns

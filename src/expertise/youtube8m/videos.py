@@ -6,7 +6,7 @@ Letters: n videos, D = all features side by side, C classes.
 import glob
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,19 @@ class Videos:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows of a cache the videos take: one each."""
+        return len(self)
+
+    def pieces(self, scratch: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """The features in one piece; ``scratch`` is for videos whose rows must be put together."""
+        yield self.features
+
+    def index(self) -> dict[str, NDArray[np.generic]]:
+        """All that a cache keeps of the videos but ids and features."""
+        return {"label_sizes": np.diff(self.label_ptr), "labels": self.labels}
 
     def take(self, rows: NDArray[np.int64]) -> "Videos":
         """Only the videos ``rows``, in that order."""

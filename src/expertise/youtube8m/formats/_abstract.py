@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from expertise.youtube8m._frame_videos import FrameVideos
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos
 
@@ -39,6 +40,23 @@ class AbstractFormat(ABC):
         memory that is used again stays in the processor's cache.
         """
 
+    def estimate_frames(self, path: Path, spec: FeatureSpec) -> int:
+        """About how many frames all videos of the file have, from its first bytes alone."""
+        raise no_frames(path)
+
+    def read_frames(
+        self,
+        path: Path,
+        spec: FeatureSpec,
+        num_classes: int,
+        skipped: list[RecordError] | None = None,
+    ) -> Iterator[FrameVideos]:
+        """Read frame-level videos in their order, in chunks; ``skipped`` as in `read`.
+
+        Raises ValueError where the format holds only videos without their frames.
+        """
+        raise no_frames(path)
+
     @abstractmethod
     def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
         """Write the videos to a file, whole or not at all; return their number."""
@@ -46,6 +64,14 @@ class AbstractFormat(ABC):
     @abstractmethod
     def clipped(self, features: NDArray[np.float32]) -> int:
         """How many of the values are outside what this format can hold, and are clipped to it."""
+
+
+def no_frames(path: Path) -> ValueError:
+    """What to say of a file that cannot be read with --frame_features."""
+    return ValueError(
+        f"{path}: a {path.suffix} file has no frames; --frame_features reads TFRecord files "
+        "(.tfrecord, .tfrecord.gz) of tf.train.SequenceExample"
+    )
 
 
 def chunk_rows(spec: FeatureSpec) -> int:

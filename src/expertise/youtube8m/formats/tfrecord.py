@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m.columns import parse_videos
+from expertise.youtube8m._frame_records import parse_frame_video, parse_frames
+from expertise.youtube8m._frame_videos import FrameVideos
+from expertise.youtube8m.columns import HEADER, parse_videos
 from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows
 from expertise.youtube8m.records import RecordError, Shard, encode_example, scan_records, write_records
 from expertise.youtube8m.videos import FeatureSpec, Videos
@@ -18,6 +19,8 @@ from expertise.youtube8m.videos import FeatureSpec, Videos
 GZIP_MAGIC = b"\x1f\x8b"
 FRAMING = 16  # bytes around the data of a record
 SAMPLE = 1 << 18  # bytes that tell how well a file is compressed
+FIRST_BYTES = 8 << 20  # a first record that is longer tells nothing about the others
+FRAME_BYTES = 32 << 20  # of the records of a chunk of frame-level videos
 
 
 class TFRecordFormat(AbstractFormat):
@@ -28,20 +31,21 @@ class TFRecordFormat(AbstractFormat):
 
     def estimate_rows(self, path: Path, spec: FeatureSpec) -> int:
         """The size of the file over that of its first record; 0 where that cannot be read."""
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                head = file.read(8)
-                if head.startswith(GZIP_MAGIC):  # as if the rest of it shrank like its head
-                    file.seek(0)
-                    head = gzip.GzipFile(fileobj=file).read(SAMPLE)
-                    size = size * len(head) // file.tell()
-                first = struct.unpack_from("<Q", head)[0] + FRAMING
-        except (OSError, EOFError, zlib.error, struct.error):
-            return 0
+        size, head = _head(path)
+        first = _first_size(head)
         # a first record that is larger than the file is corrupt, a smaller one than its floats another kind
         smallest = FRAMING + 4 * spec.total
         return int(size // max(first if first <= size else 0, smallest))
+
+    def estimate_frames(self, path: Path, spec: FeatureSpec) -> int:
+        """The size of the file over the bytes of a frame in its first record; 0 where that cannot be read."""
+        size, head = _head(path)
+        first = _first_size(head)
+        try:
+            _, views = parse_frame_video(head[HEADER : HEADER + first - FRAMING], spec)
+        except ValueError:  # reading will say what is wrong
+            return int(size // spec.total)
+        return int(size * len(views[0]) // first)
 
     def read(
         self,
@@ -59,6 +63,20 @@ class TFRecordFormat(AbstractFormat):
             part = Shard(shard.path, shard.buffer, shard.starts[rows], shard.sizes[rows])
             yield from parse_videos(part, spec, num_classes, skipped, scratch)
 
+    def read_frames(
+        self,
+        path: Path,
+        spec: FeatureSpec,
+        num_classes: int,
+        skipped: list[RecordError] | None = None,
+    ) -> Iterator[FrameVideos]:
+        """Read frame-level videos in chunks, checksums verified; see AbstractFormat.read_frames."""
+        shard = scan_records(path, skipped=skipped)
+        chunks = np.cumsum(shard.sizes) // FRAME_BYTES
+        for rows in np.split(np.arange(len(chunks)), np.flatnonzero(np.diff(chunks)) + 1):
+            part = Shard(shard.path, shard.buffer, shard.starts[rows], shard.sizes[rows])
+            yield parse_frames(part, spec, num_classes, skipped)
+
     def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
         """Write one Example for each video; return their number."""
         return write_records(path, (record for chunk in chunks for record in encode_videos(chunk, spec)))
@@ -66,6 +84,28 @@ class TFRecordFormat(AbstractFormat):
     def clipped(self, features: NDArray[np.float32]) -> int:
         """None: floats are kept bit by bit."""
         return 0
+
+
+def _head(path: Path) -> tuple[int, bytes]:
+    """The size of the file without compression, about, and its first record; (0, b"") if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(8)
+            if not head.startswith(GZIP_MAGIC):
+                return size, head + file.read(min(FIRST_BYTES, _first_size(head)))
+            file.seek(0)  # as if the rest of it shrank like its head
+            unpacked = gzip.GzipFile(fileobj=file)
+            head = unpacked.read(SAMPLE)
+            size = size * len(head) // file.tell()
+            return size, head + unpacked.read(min(FIRST_BYTES, max(0, _first_size(head) - len(head))))
+    except (OSError, EOFError, zlib.error):
+        return 0, b""
+
+
+def _first_size(head: bytes) -> int:
+    """Bytes of the first record with its framing; those of a long one where ``head`` is too short to tell."""
+    return FRAMING + int.from_bytes(head[:8], "little") if len(head) >= 8 else FIRST_BYTES
 
 
 def encode_videos(videos: Videos, spec: FeatureSpec) -> Iterator[bytes]:

@@ -1,12 +1,12 @@
-"""What every video-level model is.
+"""What every model is: a video-level one, and a frame-level one with a video-level one on top.
 
-Letters of shapes: B batch, D features, C classes, M mixtures.
+Letters of shapes: B batch, L frames, D features, F values of a video, C classes, M mixtures.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self, final
 
 import numpy as np
 import torch
@@ -28,27 +28,38 @@ class Explanation(NamedTuple):
     """(B, C, M) the probability that each expert gives to the class."""
 
 
-class AbstractVideoModel(nn.Module, ABC):
-    """From normalised features (B, D) to probabilities (B, C).
+class Outputs(NamedTuple):
+    """What a model gives in training."""
 
-    The input is expected to be l2-normalised already (`l2_normalize`). Each parameter is one variable of
-    the reference, so that a gradient is clipped variable by variable.
+    logits: tuple[Tensor, ...]
+    """What `AbstractModel.pool` makes probabilities of."""
+    early: tuple[Tensor, ...] = ()
+    """Probabilities (B, C) of earlier stages, which learn the labels too; see `early_weight`."""
+    loss: Tensor | None = None
+    """A loss of the model itself, a number: balance of experts."""
+
+
+class AbstractModel(nn.Module, ABC):
+    """From normalised inputs to probabilities (B, C).
+
+    Video-level models take (x_BD,), frame-level models (x_BLD, lengths_B); see `l2_normalize`. Each parameter
+    is one variable of the reference, so that a gradient is clipped variable by variable.
     """
 
-    input_size: int
     num_classes: int
+    early_weight: float = 0.0
+    """Factor on the label loss of `Outputs.early`."""
 
-    @classmethod
-    @abstractmethod
-    def from_flags(cls, flags: ModelFlags) -> Self:
-        """Build the model that these flags describe, its weights not yet drawn."""
-
-    def forward(self, x_BD: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Give the probability of every class, float32 (B, C)."""
-        return self.pool(*self.logits(x_BD))
+        return self.pool(*self.logits(*inputs))
+
+    def training_outputs(self, *inputs: Tensor) -> Outputs:
+        """Give the logits, and what else is learned from."""
+        return Outputs(self.logits(*inputs))
 
     @abstractmethod
-    def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
+    def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Do the matrix products: everything whose weights are learned."""
 
     @abstractmethod
@@ -61,7 +72,7 @@ class AbstractVideoModel(nn.Module, ABC):
 
     @abstractmethod
     def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
-        """Draw the weights anew: Glorot-uniform times ``scale``; biases 0."""
+        """Draw the weights anew. ``scale``: factor on those that give the class logits; biases 0."""
 
     @abstractmethod
     def start_at_rates(self, rates_C: Tensor) -> None:
@@ -72,17 +83,115 @@ class AbstractVideoModel(nn.Module, ABC):
         """Give the parameters under an L2 penalty, with the penalty (weights, never biases)."""
 
     @abstractmethod
-    def explain(self, x_BD: Tensor) -> Explanation:
+    def explain(self, *inputs: Tensor) -> Explanation:
         """Say who decided; a ValueError where the model has no experts."""
 
 
-def l2_normalize(x_BD: Tensor) -> Tensor:
+class AbstractVideoModel(AbstractModel):
+    """From features (B, D) to probabilities (B, C)."""
+
+    input_size: int
+    low_rank: ClassVar[bool] = False
+    """Whether the model may look at the features through a `projection` of --moe_rank values."""
+
+    @classmethod
+    @abstractmethod
+    def from_flags(cls, flags: ModelFlags, input_size: int, input_scale: float) -> Self:
+        """Build the model that these flags describe, its weights not yet drawn.
+
+        ``input_size`` is D, ``input_scale`` a factor on the features. They are those of the flags, or of what
+        a frame-level model gives.
+        """
+
+    def projection(self) -> nn.Parameter | None:
+        """The projection (R, D) that all classes look through, where there is one; the recipe starts it."""
+        return None
+
+
+ClassifierOf = Callable[[int, float], AbstractVideoModel]
+
+
+class AbstractFrameModel(AbstractModel):
+    """From frames (B, L, D) to values (B, F), and from these, by a video-level model, to answers (B, C).
+
+    Frames are normalised one by one; padding frames are 0, and must not matter. A video may have no frame.
+    """
+
+    classifier: AbstractVideoModel
+
+    @classmethod
+    @abstractmethod
+    def from_flags(cls, flags: ModelFlags, classifier_of: ClassifierOf) -> Self:
+        """Build the model that these flags describe, its weights not yet drawn.
+
+        ``classifier_of(F, size)`` builds the video-level model for F values whose root mean square is about
+        ``size``.
+        """
+
+    @abstractmethod
+    def encode(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Make the values (B, F) of each video from its frames."""
+
+    @abstractmethod
+    def reset_encoder(self, generator: torch.Generator) -> None:
+        """Draw the weights of `encode` anew."""
+
+    @final
+    def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Encode the frames, and ask the video-level model."""
+        x_BLD, lengths_B = inputs
+        return self.classifier.logits(self.encode(x_BLD, lengths_B))
+
+    def training_outputs(self, *inputs: Tensor) -> Outputs:
+        """Give what the video-level model gives in training."""
+        x_BLD, lengths_B = inputs
+        return self.classifier.training_outputs(self.encode(x_BLD, lengths_B))
+
+    @property
+    def early_weight(self) -> float:  # type: ignore[override]
+        """That of the video-level model."""
+        return self.classifier.early_weight
+
+    @final
+    def pool(self, *logits: Tensor) -> Tensor:
+        """Pool as the video-level model does."""
+        return self.classifier.pool(*logits)
+
+    @final
+    def pool_and_pullback(self, *logits: Tensor) -> tuple[Tensor, Pullback]:
+        """Pool as the video-level model does."""
+        return self.classifier.pool_and_pullback(*logits)
+
+    @final
+    def reset(self, generator: torch.Generator, scale: float = 1.0) -> None:
+        """Draw the weights anew; ``scale`` is for the video-level model."""
+        self.reset_encoder(generator)
+        self.classifier.reset(generator, scale)
+
+    @final
+    def start_at_rates(self, rates_C: Tensor) -> None:
+        """Set the biases of the video-level model."""
+        self.classifier.start_at_rates(rates_C)
+
+    @final
+    def penalized(self) -> list[tuple[nn.Parameter, float]]:
+        """Give the penalised parameters of the video-level model; the reference penalises no others."""
+        return self.classifier.penalized()
+
+    @torch.no_grad()
+    def explain(self, *inputs: Tensor) -> Explanation:
+        """Say which experts of the video-level model decided."""
+        x_BLD, lengths_B = inputs
+        return self.classifier.explain(self.encode(x_BLD, lengths_B))
+
+
+def l2_normalize(x: Tensor) -> Tensor:
     """Divide each row by its length: x / sqrt(max(sum x^2, 1e-12)), as tf.nn.l2_normalize.
 
     >>> l2_normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    return x_BD * torch.rsqrt(x_BD.square().sum(dim=-1, keepdim=True).clamp_min(1e-12))
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True).clamp_min(1e-12))
 
 
 def glorot_uniform_(weight: Tensor, fan_in: int, fan_out: int, generator: torch.Generator) -> None:

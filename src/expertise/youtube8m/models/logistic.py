@@ -19,26 +19,35 @@ class LogisticModel(AbstractVideoModel):
     ----------
     input_size, num_classes : D and C.
     input_scale : factor on the features.
+    dropout : share of the features that are set to 0 in training.
     l2 : penalty; the loss gains l2 times half the sum of the squared weights.
     """
 
     def __init__(
-        self, input_size: int, num_classes: int, *, input_scale: float = 1.0, l2: float = 1e-8
+        self,
+        input_size: int,
+        num_classes: int,
+        *,
+        input_scale: float = 1.0,
+        dropout: float = 0.0,
+        l2: float = 1e-8,
     ) -> None:
         super().__init__()
         self.input_size, self.num_classes = input_size, num_classes
-        self.input_scale, self.l2 = input_scale, l2
+        self.input_scale, self.dropout, self.l2 = input_scale, dropout, l2
         self.weight_CD = nn.Parameter(torch.zeros(num_classes, input_size))
         self.bias_C = nn.Parameter(torch.zeros(num_classes))
 
     @classmethod
-    def from_flags(cls, flags: ModelFlags) -> Self:
+    def from_flags(cls, flags: ModelFlags, input_size: int, input_scale: float) -> Self:
         """Build the model that these flags describe."""
-        return cls(flags.input_size, flags.num_classes, input_scale=flags.input_scale)
+        return cls(input_size, flags.num_classes, input_scale=input_scale, dropout=flags.options.dropout)
 
-    def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
+    def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Give x W + b, (B, C)."""
-        return (F.linear(x_BD * self.input_scale, self.weight_CD, self.bias_C),)
+        (x_BD,) = inputs
+        seen_BD = F.dropout(x_BD * self.input_scale, self.dropout, self.training)
+        return (F.linear(seen_BD, self.weight_CD, self.bias_C),)
 
     def pool(self, *logits: Tensor) -> Tensor:
         """Give the sigmoid of the logits."""
@@ -66,6 +75,6 @@ class LogisticModel(AbstractVideoModel):
         """Give the weights with their L2 penalty."""
         return [(self.weight_CD, self.l2)]
 
-    def explain(self, x_BD: Tensor) -> Explanation:
+    def explain(self, *inputs: Tensor) -> Explanation:
         """Raise ValueError: there are no experts to speak of."""
         raise ValueError("LogisticModel has no experts, so nobody decided; explain() needs a MoeModel")

@@ -27,11 +27,14 @@ class MoeModel(AbstractVideoModel):
         features. The function is that of a full model whose weights have rank R (`merged` gives it); fewer
         numbers are learned, and classes with many videos help those with few.
     input_scale : factor on the features; the weights of a full model would be larger by it.
+    dropout : share of what gates and experts look at that is set to 0 in training.
     l2 : penalty; the loss gains l2 times half the sum of the squared gate and expert weights.
 
     Weights lie class-contiguous, (M, C, H), so that the M + 1 logits of a class are C apart in memory and
     every operation over classes runs over neighbours. `load_reference_weights` takes the other layout.
     """
+
+    low_rank = True
 
     def __init__(
         self,
@@ -41,11 +44,12 @@ class MoeModel(AbstractVideoModel):
         *,
         rank: int = 0,
         input_scale: float = 1.0,
+        dropout: float = 0.0,
         l2: float = 1e-8,
     ) -> None:
         super().__init__()
         self.input_size, self.num_classes, self.num_mixtures = input_size, num_classes, num_mixtures
-        self.rank, self.input_scale, self.l2 = rank, input_scale, l2
+        self.rank, self.input_scale, self.dropout, self.l2 = rank, input_scale, dropout, l2
         H = rank or input_size
         self.projection_RD = nn.Parameter(torch.zeros(rank, input_size)) if rank else None
         self.gate_GCH = nn.Parameter(torch.zeros(num_mixtures + 1, num_classes, H))
@@ -53,22 +57,30 @@ class MoeModel(AbstractVideoModel):
         self.expert_bias_MC = nn.Parameter(torch.zeros(num_mixtures, num_classes))
 
     @classmethod
-    def from_flags(cls, flags: ModelFlags) -> Self:
+    def from_flags(cls, flags: ModelFlags, input_size: int, input_scale: float) -> Self:
         """Build the model that these flags describe."""
+        options = flags.options
         return cls(
-            flags.input_size,
+            input_size,
             flags.num_classes,
-            flags.moe_num_mixtures,
-            rank=flags.moe_rank,
-            input_scale=flags.input_scale,
-            l2=flags.moe_l2,
+            options.moe_num_mixtures,
+            rank=options.moe_rank,
+            input_scale=input_scale,
+            dropout=options.dropout,
+            l2=options.moe_l2,
         )
 
-    def logits(self, x_BD: Tensor) -> tuple[Tensor, ...]:
+    def projection(self) -> nn.Parameter | None:
+        """The projection (R, D), where the model is not a full one."""
+        return self.projection_RD
+
+    def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Give the logits of the gate (B, M + 1, C) and of the experts (B, M, C)."""
+        (x_BD,) = inputs
         seen_BH = x_BD * self.input_scale
         if self.projection_RD is not None:
             seen_BH = F.linear(seen_BH, self.projection_RD)
+        seen_BH = F.dropout(seen_BH, self.dropout, self.training)
         gate = F.linear(seen_BH, self.gate_GCH.flatten(0, 1))
         expert = F.linear(seen_BH, self.expert_MCH.flatten(0, 1), self.expert_bias_MC.flatten())
         return gate.unflatten(1, self.gate_GCH.shape[:2]), expert.unflatten(1, self.expert_MCH.shape[:2])
@@ -113,9 +125,9 @@ class MoeModel(AbstractVideoModel):
         return [(self.gate_GCH, self.l2), (self.expert_MCH, self.l2)]
 
     @torch.no_grad()
-    def explain(self, x_BD: Tensor) -> Explanation:
+    def explain(self, *inputs: Tensor) -> Explanation:
         """Say who decided, for normalised features (B, D)."""
-        gate_BGC, vote_BMC = gate_and_votes(*self.logits(x_BD))
+        gate_BGC, vote_BMC = gate_and_votes(*self.logits(*inputs))
         p_BC = (gate_BGC[:, :-1] * vote_BMC).sum(dim=1)
         return Explanation(
             probabilities=p_BC.cpu().numpy(),
