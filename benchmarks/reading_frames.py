@@ -98,12 +98,12 @@ def rows_of(shards: list[Path], folder: Path, repeats: int) -> list[Row]:
     cache = open_cache(shards, SPEC, NUM_CLASSES, folder / "cache", frames=True, stream=io.StringIO())
     whole = CachedVideos(cache, SPEC, NUM_CLASSES, WHOLE)
     segments = CachedVideos(cache, SPEC, NUM_CLASSES, SEGMENTS)
-    streamed = StreamedVideos(
-        shards, SPEC, NUM_CLASSES, frames=WHOLE, num_readers=1, stream=io.StringIO()
-    )
+    streamed = StreamedVideos(shards, SPEC, NUM_CLASSES, frames=WHOLE, num_readers=1, stream=io.StringIO())
 
     def convert() -> None:
-        open_cache(shards, SPEC, NUM_CLASSES, folder / "anew", frames=True, num_workers=1, stream=io.StringIO())
+        open_cache(
+            shards, SPEC, NUM_CLASSES, folder / "anew", frames=True, num_workers=1, stream=io.StringIO()
+        )
 
     sides: dict[str, tuple[float | None, Callable[[], object]]] = {
         "parsed in one thread": (TARGET, lambda: run(parse(shards))),
@@ -135,7 +135,10 @@ def main() -> None:
         size = sum(path.stat().st_size for path in paths)
         table = rows_of(paths, Path(name), repeats)
     floor = statistics.median(time for row in table for time in row.floor)
-    print(f"{shards} shards of {SHARD} videos, {size / 1e6:.0f} MB, floor {size / floor / 1e9:.1f} GB/s; ", end="")
+    print(
+        f"{shards} shards of {SHARD} videos, {size / 1e6:.0f} MB, floor {size / floor / 1e9:.1f} GB/s; ",
+        end="",
+    )
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"{'microseconds a video':<44}{'ours':>10}{'floor':>10}{'ratio':>8}{'target':>8}")
     print(*table, sep="\n", flush=True)

@@ -12,43 +12,10 @@ from expertise.youtube8m._lockstep import walk_shard
 from expertise.youtube8m.columns import parse_video, parse_videos
 from expertise.youtube8m.records import RecordError, Shard, encode_sequence_example, scan_records
 from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate
+from youtube8m.wire import entry, floats, integers, message, shard_of, text
 
 SPEC = FeatureSpec.parse("mean_rgb,mean_audio", "5,2")
 NUM_CLASSES = 300
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    value &= (1 << 64) - 1
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def message(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def entry(key: str, feature: bytes) -> bytes:
-    return message(1, message(1, key.encode()) + message(2, feature))
-
-
-def floats(values: Any, packed: bool = True) -> bytes:
-    parts = [np.float32(value).tobytes() for value in values]
-    if packed:
-        return message(2, message(1, b"".join(parts)))
-    return message(2, b"".join(b"\x0d" + part for part in parts))
-
-
-def integers(values: Any, packed: bool = True) -> bytes:
-    if packed:
-        return message(3, message(1, b"".join(map(varint, values))))
-    return message(3, b"".join(b"\x08" + varint(value) for value in values))
-
-
-def text(value: bytes) -> bytes:
-    return message(1, message(1, value))
 
 
 def record(*entries: bytes, tail: bytes = b"") -> bytes:
@@ -66,20 +33,6 @@ def usual(video: str = "abcd", labels: Any = (3, 200), rgb: Any = (0, 1, 2, 3, 4
 
 def parse(shard: Shard, skipped: list[RecordError] | None = None, spec: FeatureSpec = SPEC) -> Videos:
     return concatenate(parse_videos(shard, spec, 3862 if spec.total > 7 else NUM_CLASSES, skipped), spec)
-
-
-def shard_of(records: list[bytes]) -> Shard:
-    """As `scan_records` would give it: with framing around the data."""
-    starts, data = [], bytearray()
-    for one in records:
-        starts.append(len(data) + 12)
-        data += bytes(12) + one + bytes(4)
-    return Shard(
-        Path("some.tfrecord"),
-        np.frombuffer(bytes(data), dtype=np.uint8),
-        np.array(starts, dtype=np.int64),
-        np.array([len(one) for one in records], dtype=np.int64),
-    )
 
 
 def one_by_one(records: list[bytes], skipped: list[int]) -> list[tuple[str, bytes, list[int]]]:
@@ -323,5 +276,8 @@ def test_frame_level_records_are_recognised() -> None:
     frames = encode_sequence_example(
         {"id": [b"abcd"], "labels": np.array([1])}, {"rgb": [[b"x" * 8]] * 3, "audio": [[b"y" * 2]] * 3}
     )
-    with pytest.raises(RecordError, match=r"these are frame-level records .* --frame_features"):
+    with pytest.raises(
+        RecordError,
+        match=r"these are frame-level records .*; use --frame_features --feature_names=rgb,audio$",
+    ):
         parse(shard_of([frames]))

@@ -467,9 +467,9 @@ def test_a_signal_does_not_wait_for_an_evaluation(
     module = sys.modules["expertise.youtube8m.train"]
     whole = module.evaluate_source  # type: ignore[attr-defined]
 
-    def interrupted(*arguments: Any, advance: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        return whole(*arguments, advance=advance)
+        return whole(*arguments, **options)
 
     monkeypatch.setattr(module, "evaluate_source", interrupted)
     result = train(tiny.flags(tmp_path, export_model_steps=4, eval_data_pattern=tiny.validate))

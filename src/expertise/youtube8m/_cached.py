@@ -23,13 +23,19 @@ MEMORY_SHARE = 0.6  # of the free memory that a cache may take to be shuffled as
 
 
 class CachedVideos(VideoSource):
-    """Videos of a memory-mapped cache, or what ``frames`` reads of frame-level ones."""
+    """Videos of a memory-mapped cache, or what ``frames`` reads of frame-level ones.
+
+    Raises ValueError where that is nothing.
+    """
 
     def __init__(
         self, cache: Cache, spec: FeatureSpec, num_classes: int, frames: FrameReading | None = None
     ) -> None:
         self.spec, self.num_classes = spec, num_classes
-        self._table = level_of(spec, frames).cached(cache)
+        level = level_of(spec, frames)
+        self._table = level.cached(cache)
+        if not len(self._table):
+            raise ValueError(f"the data have {len(cache)} videos, but no {level.what}")
         self._batches = Batches(spec, num_classes, frames)
         self._skipped = cache.skipped
 
@@ -42,6 +48,11 @@ class CachedVideos(VideoSource):
     def label_counts(self) -> NDArray[np.int64]:
         """How many videos have each label, int64 (C,)."""
         return self._table.label_counts(self.num_classes)
+
+    @property
+    def rated_counts(self) -> NDArray[np.int64]:
+        """How many videos, or segments, have a rating of each label, int64 (C,)."""
+        return self._table.rated_counts(self.num_classes)
 
     @property
     def skipped(self) -> int:
@@ -65,7 +76,7 @@ class CachedVideos(VideoSource):
         """Yield batches; see VideoSource.batches."""
         check_stream(batch_size, num_epochs, shuffle, seed, start)
         n = self.num_videos
-        example_bytes = max(1, self._table.nbytes // max(1, n))
+        example_bytes = max(1, self._table.nbytes // n)
         block = max(1, min(BLOCK, BLOCK_BYTES // example_bytes))
         window = max(1, WINDOW_BYTES // (block * example_bytes))  # blocks
         total = sys.maxsize if num_epochs is None else num_epochs * n

@@ -1,21 +1,28 @@
-"""tf.train.SequenceExamples of frame-level videos: found where they lie, and not copied.
+"""tf.train.SequenceExamples of frame-level videos: all of a shard at once, and their frames not copied.
 
-The frames of a feature follow each other at equal distances where all have the same size, and the same few
-bytes stand before each of them. One comparison of these bytes, for all frames at once, shows that they are of
-this usual form; a view with strides then is the frames. Other records go to `parse_sequence_example`, and the
-result is always the one that it would give.
+What _frame_lockstep.py finds is listed here; the records that are not of the usual form, or wrong, are read one
+by one. The result is always the one that `parse_sequence_example` would give.
 
-Letters: n videos, L frames of a video.
+Letters: n records, L frames of a video.
 """
 
 from typing import Any
 
 import numpy as np
 
-from expertise.youtube8m._frame_videos import UNRATED, Bytes, FrameVideos, Ints, Ratings, Views
-from expertise.youtube8m._lockstep import frame_head
-from expertise.youtube8m.columns import FRAME_FEATURES, HEADER, read_id, read_labels, what_it_is
-from expertise.youtube8m.examples import BYTES, Value, fields, parse_example, parse_sequence_example
+from expertise.youtube8m._frame_lockstep import FrameLists
+from expertise.youtube8m._frame_videos import UNRATED, Bytes, FrameVideos, Ints, Ratings, Views, join_frames
+from expertise.youtube8m._lockstep import Walk, walk_contexts
+from expertise.youtube8m.columns import (
+    FRAME_FEATURES,
+    HEADER,
+    read_id,
+    read_labels,
+    walked_ids,
+    walked_integers,
+    what_it_is,
+)
+from expertise.youtube8m.examples import Value, parse_example, parse_sequence_example
 from expertise.youtube8m.records import RecordError, Shard
 from expertise.youtube8m.videos import FeatureSpec, label_faults, pointers, unique_labels
 
@@ -35,30 +42,41 @@ def parse_frames(
     RecordError : the first record that is wrong. With a list ``skipped``, wrong records are left out instead,
         and their errors are appended to it.
     """
-    data = shard.buffer.data
-    ids, frames, labels, ratings = list[str](), list[Views](), list[Ints](), list[Ratings]()
-    for start, size in zip(shard.starts.tolist(), shard.sizes.tolist(), strict=True):
+    lists = FrameLists(shard, spec)
+    walk = walk_contexts(lists.contexts)
+    views = [lists.views(row) for row in range(len(lists.odd))]
+    lengths = np.array([-1 if found is None else len(found[0]) for found in views], dtype=np.int64)
+    walk.give_up(lengths < 0)
+    rows, usual = _usual(walk, views, lengths, num_classes)
+    if len(rows) == len(views):
+        return usual
+    parts, order = [usual], rows.tolist()
+    for row in np.flatnonzero(walk.odd).tolist():
+        own = views[row]
+        start, size = int(shard.starts[row]), int((shard if own is None else lists.contexts).sizes[row])
+        data = shard.buffer[start : start + size].tobytes()
         try:
-            context, views = _usual(shard.buffer, data, start, start + size, spec) or parse_frame_video(
-                data[start : start + size].tobytes(), spec
-            )
-            own_labels = _checked(read_labels(context), num_classes)
-            own_ratings = _read_ratings(context, len(views[0]), num_classes)
-            ids.append(read_id(context, ", ".join(sorted(context))))
+            parts.append(_one_video(data, own, spec, num_classes))
+            order.append(row)
         except ValueError as error:
             fault = RecordError(shard.path, start - HEADER, str(error))
             if skipped is None:
                 raise fault from None
             skipped.append(fault)
-            continue
-        frames.append(views)
-        labels.append(own_labels)
-        ratings.append(own_ratings)
-    ptr, label_list = unique_labels(
-        pointers([len(own) for own in labels]), np.concatenate([NONE, *labels]).astype(np.int32)
-    )
-    lengths = np.array([len(views[0]) for views in frames], dtype=np.int64)
-    return FrameVideos(ids, frames, lengths, ptr, label_list, Ratings.join(ratings))
+    return join_frames(parts).take(np.argsort(order))
+
+
+def _one_video(data: bytes, views: Views | None, spec: FeatureSpec, num_classes: int) -> FrameVideos:
+    """Read a record, or its context alone where its frames are found. Raises ValueError where it is wrong."""
+    if views is None:
+        context, views = parse_frame_video(data, spec)
+    else:
+        context = parse_example(data)  # the context is the same field in both
+    labels = _checked(read_labels(context), num_classes)
+    ptr, kept = unique_labels(np.array([0, len(labels)]), labels.astype(np.int32))
+    ratings = _read_ratings(context, len(views[0]), num_classes)
+    video = read_id(context, f"the context has {', '.join(sorted(context)) or 'no features'}")
+    return FrameVideos([video], [views], np.array([len(views[0])]), ptr, kept, ratings)
 
 
 def parse_frame_video(data: bytes, spec: FeatureSpec) -> tuple[Context, Views]:
@@ -158,66 +176,33 @@ def _segment_list(context: Context, name: str) -> Any:
 
 
 def _usual(
-    buffer: Bytes, data: memoryview, start: int, end: int, spec: FeatureSpec
-) -> tuple[Context, Views] | None:
-    """The context and the frames of a record of the usual form; None for another one, or a wrong one."""
-    context: Context | None = None
-    found: dict[str, Bytes] = {}
-    sizes = dict(zip(spec.names, spec.sizes, strict=True))
-    before = start
-    try:
-        for number, wire, at, stop in fields(data, start, end):
-            if number == 1 and wire == BYTES and context is None:
-                context = parse_example(data[before:stop].tobytes())  # of an Example the same field
-            elif number == 2 and wire == BYTES and not found:
-                for key, first, last in _entries(data, at, stop):
-                    view = _strided(buffer, data, first, last, sizes.get(key))
-                    if view is None or key in found:
-                        return None
-                    found[key] = view
-            else:
-                return None
-            before = stop
-    except ValueError:
-        return None
-    views = tuple(found[name] for name in spec.names if name in found)
-    if context is None or len(views) < len(sizes) or len({len(view) for view in views}) > 1:
-        return None
-    return context, views
-
-
-def _entries(data: memoryview, at: int, end: int) -> list[tuple[str, int, int]]:
-    """Name, first byte and end of each feature list. Raises ValueError where an entry is not as usual."""
-    entries = []
-    for number, wire, start, stop in fields(data, at, end):
-        parts = list(fields(data, start, stop))
-        if (number, wire) != (1, BYTES) or [part[:2] for part in parts] != [(1, BYTES), (2, BYTES)]:
-            raise ValueError(start)
-        (_, _, first, last), (_, _, begin, until) = parts
-        entries.append((str(data[first:last], "utf-8"), begin, until))
-    return entries
-
-
-def _strided(buffer: Bytes, data: memoryview, at: int, end: int, size: int | None) -> Bytes | None:
-    """The frames of a feature list as a view (L, size); None where they are not all of one size.
-
-    A list that nobody asked for has the ``size`` of its first frame.
-    """
-    if size is None:
-        first, last = at, end
-        for _ in range(3):  # Feature, BytesList, value
-            _, _, first, last = next(fields(data, first, last), (0, 0, at, at))
-        size = last - first
-        if size == 0:
-            return None
-    head = frame_head(size)
-    stride = len(head) + size
-    count, rest = divmod(end - at, stride)
-    if rest:
-        return None
-    if count == 0:
-        return np.empty((0, size), dtype=np.uint8)
-    heads = np.ndarray((count,), f"S{len(head)}", buffer, at, (stride,))
-    if not (heads == head).all():
-        return None
-    return np.ndarray((count, size), np.uint8, buffer, at + len(head), (stride, 1))
+    walk: Walk, views: list[Views | None], lengths: Ints, num_classes: int
+) -> tuple[Ints, FrameVideos]:
+    """Which records are of the usual form and right, int64 (n,), and their videos; the others get odd."""
+    while True:
+        odd = int(walk.odd.sum())
+        ids = walked_ids(walk)
+        sizes, labels = walked_integers(walk, "labels")
+        start_sizes, starts = walked_integers(walk, "segment_start_times")
+        class_sizes, classes = walked_integers(walk, "segment_labels")
+        data, ptr = walk.values("segment_scores")
+        scores = data.view("<f4").astype(np.float32)
+        wrong = (start_sizes != class_sizes) | (start_sizes != np.diff(ptr) // 4)
+        for own, values, limit in (
+            (sizes, labels, num_classes),
+            (class_sizes, classes, num_classes),
+            (start_sizes, starts, np.repeat(lengths, start_sizes)),
+        ):
+            entries = np.flatnonzero((values < 0) | (values >= limit))
+            wrong[np.searchsorted(np.cumsum(own), entries, side="right")] = True
+        wrong[np.searchsorted(ptr[1:], 4 * np.flatnonzero(np.isnan(scores)), side="right")] = True
+        walk.give_up(wrong)
+        if int(walk.odd.sum()) == odd:
+            break
+    rows = np.flatnonzero(~walk.odd)
+    label_ptr, kept = unique_labels(pointers(sizes[rows]), labels.astype(np.int32))
+    ratings = Ratings(
+        pointers(start_sizes[rows]), starts.astype(np.int32), classes.astype(np.int32), scores >= POSITIVE
+    )
+    frames = [found for row in rows.tolist() if (found := views[row]) is not None]
+    return rows, FrameVideos([ids[row] for row in rows], frames, lengths[rows], label_ptr, kept, ratings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m.videos import pointers
+from expertise.youtube8m.videos import pointers, ragged_rows
 
 UNRATED = -1  # label of a segment's start that stands in a record without a rating
 Ints = NDArray[np.int64]
@@ -29,6 +29,11 @@ class Ratings:
     starts: NDArray[np.int32]
     labels: NDArray[np.int32]
     hits: NDArray[np.bool_]
+
+    def take(self, videos: Ints) -> "Ratings":
+        """Those of some videos, in that order."""
+        where, ptr = ragged_rows(self.ptr, videos)
+        return Ratings(ptr, self.starts[where], self.labels[where], self.hits[where])
 
     @classmethod
     def join(cls, parts: "Sequence[Ratings]") -> "Ratings":
@@ -58,6 +63,19 @@ class FrameVideos:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: Ints) -> "FrameVideos":
+        """Only the videos ``rows``, in that order."""
+        where, ptr = ragged_rows(self.label_ptr, rows)
+        listed = rows.tolist()
+        return FrameVideos(
+            [self.ids[row] for row in listed],
+            [self.frames[row] for row in listed],
+            self.lengths[rows],
+            ptr,
+            self.labels[where],
+            self.ratings.take(rows),
+        )
 
     @property
     def num_rows(self) -> int:

@@ -21,12 +21,12 @@ Chunk = TypeVar("Chunk", Videos, FrameVideos)
 
 
 class Level(ABC, Generic[Chunk]):
-    """Video level or frame level. Chunks are what files give."""
+    """Video level or frame level. Chunks are what files give. ``what`` : what the examples are called."""
+
+    what = "video"
 
     @abstractmethod
-    def read(
-        self, path: Path, num_classes: int, skipped: list[RecordError] | None
-    ) -> Iterator[Chunk]:
+    def read(self, path: Path, num_classes: int, skipped: list[RecordError] | None) -> Iterator[Chunk]:
         """Read a file; see AbstractFormat.read."""
 
     @abstractmethod
@@ -52,9 +52,7 @@ class VideoLevel(Level[Videos]):
     def __init__(self, spec: FeatureSpec) -> None:
         self._spec = spec
 
-    def read(
-        self, path: Path, num_classes: int, skipped: list[RecordError] | None
-    ) -> Iterator[Videos]:
+    def read(self, path: Path, num_classes: int, skipped: list[RecordError] | None) -> Iterator[Videos]:
         """Read a file of any format."""
         return format_of(path).read(path, self._spec, num_classes, skipped)
 
@@ -82,10 +80,9 @@ class FrameLevel(Level[FrameVideos]):
 
     def __init__(self, spec: FeatureSpec, reading: FrameReading) -> None:
         self._spec, self._reading = spec, reading
+        self.what = {"": "video", "rated": "rated segment", "all": "segment"}[reading.segments]
 
-    def read(
-        self, path: Path, num_classes: int, skipped: list[RecordError] | None
-    ) -> Iterator[FrameVideos]:
+    def read(self, path: Path, num_classes: int, skipped: list[RecordError] | None) -> Iterator[FrameVideos]:
         """Read a TFRecord file."""
         return format_of(path).read_frames(path, self._spec, num_classes, skipped)
 

@@ -6,6 +6,7 @@ behind the feature's values. A record that is not of the usual form (values not 
 list longer than usual) is marked as odd, and left to `parse_example`.
 """
 
+from collections.abc import Set
 from functools import lru_cache
 
 import numpy as np
@@ -36,7 +37,7 @@ class Walk:
     def __init__(self, shard: Shard) -> None:
         self.buffer = shard.buffer
         self.end: Ints = shard.starts + shard.sizes
-        length, self.place = _lengths(shard.buffer, shard.starts + 1)
+        length, self.place = lengths_at(shard.buffer, shard.starts + 1)
         opens = shard.buffer[np.minimum(shard.starts, len(shard.buffer) - 1)] == FIELD
         # the official shards end each record with an empty field 2, as if it were a SequenceExample
         lasts = shard.buffer[np.maximum(self.end - 2, 0)], shard.buffer[np.maximum(self.end - 1, 0)]
@@ -108,7 +109,7 @@ class Walk:
         head = _entry(key, bytes([kind, 0]), 0)
         return self.accept(key, self.begins(head, len(head)), len(head), 0)
 
-    def unknown(self, known: set[str]) -> None:
+    def unknown(self, known: Set[str]) -> None:
         """Step over the feature that comes next in the first record which is not read to its end.
 
         Where that is a feature that should be known, or not of the usual form, give that record up.
@@ -124,25 +125,41 @@ class Walk:
 
 
 def walk_shard(shard: Shard, spec: FeatureSpec) -> Walk:
-    """Find the values of all features in all records."""
-    walk = Walk(shard)
-    known = {"id", "labels", *spec.names}
-    for _ in range(TRIES):
-        moved = walk.short("id", BYTES)
-        moved |= walk.short("labels", INTEGERS)
-        for name, size in zip(spec.names, spec.sizes, strict=True):
-            moved |= walk.fixed(name, FLOATS, 4 * size)
-        if not walk.left().any():
-            break
-        if not moved and not walk.empty("labels", INTEGERS):
-            walk.unknown(known)
-    walk.give_up(walk.left())
+    """Find the values of all features in all records of tf.train.Example."""
+    sizes = {name: 4 * size for name, size in zip(spec.names, spec.sizes, strict=True)}
+    walk = _walk(shard, {"id": BYTES, "labels": INTEGERS}, sizes)
     for name in ("id", *spec.names):
         walk.give_up(walk.found[name][0] < 0)
     return walk
 
 
-def _lengths(buffer: NDArray[np.uint8], places: Ints) -> tuple[Ints, Ints]:
+def walk_contexts(shard: Shard) -> Walk:
+    """Find the values in all contexts of tf.train.SequenceExample; each is given like a record of its own."""
+    lists = {"id": BYTES, "labels": INTEGERS, "segment_start_times": INTEGERS, "segment_labels": INTEGERS}
+    walk = _walk(shard, lists | {"segment_scores": FLOATS, "segment_end_times": INTEGERS}, {})
+    walk.give_up((walk.found["id"][0] < 0) | (walk.found["segment_scores"][1] % 4 > 0))
+    return walk
+
+
+def _walk(shard: Shard, lists: dict[str, int], floats: dict[str, int]) -> Walk:
+    """Step through all records: short ``lists`` of these kinds, and ``floats`` of these sizes in bytes."""
+    walk = Walk(shard)
+    numbers = {key: kind for key, kind in lists.items() if kind != BYTES}
+    for _ in range(TRIES):
+        moved = False
+        for key, kind in lists.items():
+            moved |= walk.short(key, kind)
+        for key, size in floats.items():
+            moved |= walk.fixed(key, FLOATS, size)
+        if not walk.left().any():
+            break
+        if not moved and not any([walk.empty(key, kind) for key, kind in numbers.items()]):
+            walk.unknown(lists.keys() | floats.keys())
+    walk.give_up(walk.left())
+    return walk
+
+
+def lengths_at(buffer: NDArray[np.uint8], places: Ints) -> tuple[Ints, Ints]:
     """The varint at each place, and the place behind it; -1 where it has more than five bytes."""
     values = np.zeros(len(places), dtype=np.int64)
     behind = places.copy()
@@ -166,7 +183,7 @@ def _varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def _read_varint(data: bytes, place: int) -> tuple[int, int]:
+def read_varint(data: bytes, place: int) -> tuple[int, int]:
     value = shift = 0
     while data[place] >= 0x80:
         value |= (data[place] & 0x7F) << shift
@@ -191,6 +208,11 @@ def frame_head(size: int) -> bytes:
     return _field(FIELD, _field(BYTES, _field(FIELD, b"", size), size), size)
 
 
+def list_head(key: str) -> bytes:
+    """All that stands between the length of a feature list's entry and that of its frames."""
+    return _field(FIELD, key.encode(), 0) + bytes([VALUE])
+
+
 def _entry(key: str, feature: bytes, more: int) -> bytes:
     """The map entry of ``key`` as far as the end of ``feature``, which ``more`` bytes are to follow."""
     return _field(FIELD, _field(FIELD, key.encode(), 0) + _field(VALUE, feature, more), more)
@@ -207,13 +229,13 @@ def _short_heads(key: str, kind: int) -> NDArray[np.bytes_]:
 def _usual(data: bytes) -> tuple[str, int, int] | None:
     """Key, kind and size of the values of the first entry of ``data``, if it is of the usual form."""
     try:
-        _, place = _read_varint(data, 1)
-        size, place = _read_varint(data, place + 1)
+        _, place = read_varint(data, 1)
+        size, place = read_varint(data, place + 1)
         name = data[place : place + size].decode()
-        _, place = _read_varint(data, place + size + 1)
+        _, place = read_varint(data, place + size + 1)
         kind = data[place]
-        _, place = _read_varint(data, place + 1)
-        size, _ = _read_varint(data, place + 1)
+        _, place = read_varint(data, place + 1)
+        size, _ = read_varint(data, place + 1)
     except (IndexError, UnicodeDecodeError):
         return None
     sound = kind == BYTES or (kind == FLOATS and size % 4 == 0)

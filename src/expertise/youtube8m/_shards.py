@@ -321,7 +321,9 @@ def serve() -> None:
     given = json.loads(source.readline())
     layout = given["layout"]
     spec = FeatureSpec(tuple(layout["names"]), tuple(layout["sizes"]))
-    job = Job(Layout(spec, layout["frames"]), given["num_classes"], given["skip_corrupt"], Path(given["features"]))
+    job = Job(
+        Layout(spec, layout["frames"]), given["num_classes"], given["skip_corrupt"], Path(given["features"])
+    )
 
     next_row = end = 0
 

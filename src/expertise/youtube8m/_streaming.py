@@ -20,7 +20,7 @@ from expertise.youtube8m._tables import Batches, Table
 from expertise.youtube8m.cache import report_skipped
 from expertise.youtube8m.frames import FrameReading
 from expertise.youtube8m.records import RecordError
-from expertise.youtube8m.videos import FeatureSpec, check_num_classes
+from expertise.youtube8m.videos import FeatureSpec, check_num_classes, nothing_in
 
 WINDOW_BYTES = 128 << 20  # features that are shuffled together
 CHUNKS_AHEAD = 2  # of each file that is being read
@@ -50,7 +50,7 @@ class StreamedVideos(VideoSource):
         self._frames, self._level = frames, level_of(spec, frames)
         self._errors: dict[Path, list[RecordError]] = {}
         self._told = False
-        self._counts: tuple[int, NDArray[np.int64]] | None = None
+        self._counts: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @property
     def num_videos(self) -> int:
@@ -61,6 +61,11 @@ class StreamedVideos(VideoSource):
     def label_counts(self) -> NDArray[np.int64]:
         """How many videos have each label, int64 (C,); the first time, all files are read to count them."""
         return self._count()[1]
+
+    @property
+    def rated_counts(self) -> NDArray[np.int64]:
+        """How many videos, or segments, have a rating of each label, int64 (C,); counted with them."""
+        return self._count()[2]
 
     @property
     def skipped(self) -> int:
@@ -111,7 +116,9 @@ class StreamedVideos(VideoSource):
             yield part
         self._tell()
         if count == 0:
-            raise ValueError(f"there is no video in {self._files[0]} and {len(self._files) - 1} more files")
+            errors = [error for path in self._files for error in self._errors.get(path, [])]
+            why = f"; {len(errors)} corrupt records, the first: {errors[0]}" if errors else ""
+            raise nothing_in(self._files, self._level.what, why)
 
     def _read(self, path: Path) -> Iterator[Any]:
         errors: list[RecordError] = []
@@ -127,15 +134,16 @@ class StreamedVideos(VideoSource):
                 len(errors), list(map(str, errors)), lambda text: print(text, file=self._stream or sys.stderr)
             )
 
-    def _count(self) -> tuple[int, NDArray[np.int64]]:
+    def _count(self) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         if self._counts is None:
-            n, counts = 0, np.zeros(self.num_classes, dtype=np.int64)
+            n, counts, rated = 0, *np.zeros((2, self.num_classes), dtype=np.int64)
             with progress("counting videos", None, "videos", stream=self._stream) as meter:
                 for table, _ in self._epoch(0, False, 0):
                     n += len(table)
                     counts += table.label_counts(self.num_classes)
+                    rated += table.rated_counts(self.num_classes)
                     meter.advance(len(table))
-            self._counts = n, counts
+            self._counts = n, counts, rated
         return self._counts
 
 

@@ -45,6 +45,10 @@ class Table(ABC):
         """How many examples have each label, int64 (C,)."""
 
     @abstractmethod
+    def rated_counts(self, num_classes: int) -> Ints:
+        """How many examples have a rating of each label, int64 (C,)."""
+
+    @abstractmethod
     def ids(self, rows: Ints) -> list[str]:
         """The ids of some examples."""
 
@@ -82,6 +86,10 @@ class VideoTable(Table):
     def label_counts(self, num_classes: int) -> Ints:
         """How many videos have each label, int64 (C,)."""
         return np.bincount(self.labels, minlength=num_classes)
+
+    def rated_counts(self, num_classes: int) -> Ints:
+        """All videos, for every label, int64 (C,)."""
+        return np.full(num_classes, len(self))
 
     def ids(self, rows: Ints) -> list[str]:
         """The ids of some videos."""
@@ -124,6 +132,12 @@ class FrameTable(Table):
         """How many examples have each label, int64 (C,)."""
         return np.bincount(self.examples.labels, minlength=num_classes)
 
+    def rated_counts(self, num_classes: int) -> Ints:
+        """How many examples have a rating of each label, int64 (C,); all, where they are whole videos."""
+        if self.examples.rated is None:
+            return np.full(num_classes, len(self))
+        return np.bincount(self.examples.rated, minlength=num_classes)
+
     def ids(self, rows: Ints) -> list[str]:
         """The ids of some examples; of a segment "video:start"."""
         ids = self.id_of(self.examples.videos[rows])
@@ -141,7 +155,9 @@ class FrameTable(Table):
         found = self.examples
         lengths = found.lengths[rows]
         videos, starts = found.videos[rows].tolist(), found.starts[rows].tolist()
-        for out, video, start, length in zip(room.features[at], videos, starts, lengths.tolist(), strict=True):
+        for out, video, start, length in zip(
+            room.features[at], videos, starts, lengths.tolist(), strict=True
+        ):
             copy_frames(self.frames_of(video), start, out[:length])
             out[length:] = 0
         _write_labels(found.label_ptr, found.labels, rows, room.labels[at])

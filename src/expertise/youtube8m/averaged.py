@@ -23,8 +23,6 @@ class AveragedModel:
     def follow(self, model: AbstractModel, step: int) -> None:
         """Take in the weights after a step."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine = [weight.data for weight in self.model.parameters()]
-        its = [weight.data for weight in model.parameters()]
-        torch._foreach_lerp_(mine, its, 1.0 - decay)
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
         for buffer, other in zip(self.model.buffers(), model.buffers(), strict=True):
             buffer.copy_(other)

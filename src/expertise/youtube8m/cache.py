@@ -26,7 +26,14 @@ from expertise.youtube8m._cache_folder import boot, part_folder, settle, sweep, 
 from expertise.youtube8m._frame_videos import Ratings
 from expertise.youtube8m._shards import Job, Layout, ShardIndex, convert_shards
 from expertise.youtube8m.formats import format_of
-from expertise.youtube8m.videos import FeatureSpec, check_num_classes, pointers, ragged_rows, split_text
+from expertise.youtube8m.videos import (
+    FeatureSpec,
+    check_num_classes,
+    nothing_in,
+    pointers,
+    ragged_rows,
+    split_text,
+)
 
 VERSION = 2  # of the layout; a change makes new caches
 PROCESS_BYTES = 1 << 30  # from so many features on, it pays to start worker processes
@@ -116,7 +123,7 @@ def open_cache(
         report_skipped(cache.skipped, cache.reasons, lambda text: print(text, file=stream or sys.stderr))
     if len(cache) == 0:
         why = f"; {cache.skipped} corrupt records, the first: {cache.reasons[0]}" if cache.skipped else ""
-        raise ValueError(f"there is no video in {_names(files)}{why}")
+        raise nothing_in(files, why=why)
     settle(folder)
     return cache
 
@@ -133,10 +140,6 @@ def _estimate_rows(path: Path, layout: Layout) -> int:
     file_format = format_of(path)
     estimate = file_format.estimate_frames if layout.frames else file_format.estimate_rows
     return estimate(path, layout.spec)
-
-
-def _names(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"the {len(files)} files {files[0]} .. {files[-1]}"
 
 
 # ---- building
@@ -289,7 +292,12 @@ def _cache(
     features: NDArray[Any] = np.empty((0, layout.spec.total), dtype=layout.dtype)
     if rows_written:
         features = np.memmap(file, layout.dtype, "r", shape=(rows_written, layout.spec.total))
-    index = (pointers(columns["label_sizes"]), columns["labels"], pointers(columns["id_sizes"]), columns["ids"])
+    index = (
+        pointers(columns["label_sizes"]),
+        columns["labels"],
+        pointers(columns["id_sizes"]),
+        columns["ids"],
+    )
     told = int(meta["skipped"]), tuple(meta["reasons"])
     if not layout.frames:
         firsts = np.arange(len(columns["label_sizes"]))

@@ -128,15 +128,20 @@ def load_weights(file: Path, model: nn.Module) -> None:
 
 
 def best_step(train_dir: Path) -> int | None:
-    """Give the step of the highest GAP among the run's own evaluations on its newest evaluation data.
+    """Give the step that was best among the run's own evaluations on its newest evaluation data.
 
-    The command `eval` decides nothing: it may look at test data. None where training evaluates nothing.
+    A record says by "decides" which of its figures that is: GAP, or the mAP of segments. The command `eval`
+    decides nothing: it may look at test data. None where training evaluates nothing.
     """
     log = train_dir / "log.jsonl"
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     records = [record for record in records if record["kind"] == "eval"]
-    gaps = {record["step"]: record["gap"] for record in records if record["data"] == records[-1]["data"]}
-    return max(gaps, key=lambda step: (gaps[step], step)) if gaps else None
+    figures = {
+        record["step"]: record[record.get("decides", "gap")]  # older runs have GAP only
+        for record in records
+        if record["data"] == records[-1]["data"]
+    }
+    return max(figures, key=lambda step: (figures[step], step)) if figures else None
 
 
 def prune(train_dir: Path) -> None:

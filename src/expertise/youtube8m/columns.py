@@ -49,8 +49,8 @@ def parse_videos(
         are written here, over those of the piece before; else all come at once, in memory of their own.
     """
     walk = walk_shard(shard, spec)
-    ids = _ids(walk)
-    counts, labels = _labels(walk)
+    ids = walked_ids(walk)
+    counts, labels = walked_integers(walk, "labels")
     odd: dict[int, NDArray[np.float32]] = {}
     bad: dict[int, str] = {}
     if walk.odd.any():
@@ -184,7 +184,7 @@ def _read_odd(
     return all_counts, all_labels
 
 
-def _ids(walk: Walk) -> list[str]:
+def walked_ids(walk: Walk) -> list[str]:
     """The ids, empty for odd records; a record whose id is not text is given up."""
     data, ptr = walk.values("id")
     text = data.tobytes()
@@ -197,16 +197,19 @@ def _ids(walk: Walk) -> list[str]:
             text[ptr[row] : ptr[row + 1]].decode()
         except UnicodeDecodeError:
             walk.give_up(np.arange(len(walk.odd)) == row)
-    return _ids(walk)
+    return walked_ids(walk)
 
 
-def _labels(walk: Walk) -> tuple[Ints, Ints]:
-    """How many labels each record has, and all of them; none of odd records, and odd numbers make one odd."""
-    starts, sizes = walk.found["labels"]
+def walked_integers(walk: Walk, key: str) -> tuple[Ints, Ints]:
+    """How many values a feature has in each record, and all of them.
+
+    Odd records have none, and odd numbers make a record odd.
+    """
+    starts, sizes = walk.found[key]
     lasts = walk.buffer[np.maximum(starts + sizes - 1, 0)]
     walk.give_up((sizes > 0) & (lasts >= 0x80))  # the list ends within a number
     while True:
-        data, ptr = walk.values("labels")
+        data, ptr = walk.values(key)
         ends = np.flatnonzero(data < 0x80)
         firsts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
         widths = ends - firsts + 1

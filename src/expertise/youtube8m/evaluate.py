@@ -1,49 +1,33 @@
 """Evaluation: a model's loss and metrics on labelled videos, once or following a run that trains."""
 
+import hashlib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import sleep
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from expertise._progress import progress
 from expertise.youtube8m import checkpoint
+from expertise.youtube8m._evaluation_table import show
 from expertise.youtube8m.checkpoint import CheckpointError
+from expertise.youtube8m.ensemble import Ensemble, Predictor, load_models, split_paths
 from expertise.youtube8m.flag_rules import check
 from expertise.youtube8m.flags import FlagError, Flags
-from expertise.youtube8m.loading import VideoModel, find_export, load_model
-from expertise.youtube8m.losses import LOSSES
-from expertise.youtube8m.metrics import PerClass, VideoMetrics
+from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.loading import check_segments, find_export, load_model
+from expertise.youtube8m.measure import Evaluation, Unit, measure
+from expertise.youtube8m.metrics import NoLabelError
+from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.processes import Processes
 from expertise.youtube8m.readers import VideoSource, open_videos
 from expertise.youtube8m.videos import FeatureSpec
 
 POLL_SECONDS = 5.0  # between two looks for a new export
-_SHOWN_CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What one model gave on one set of videos.
-
-    metrics : loss, hit_at_1, perr, map, gap, num_classes_in_map and num_videos.
-    """
-
-    step: int
-    metrics: dict[str, float | int]
-    per_class: PerClass
-    class_names: tuple[str, ...]
-    top_k: int
 
 
 def evaluate_source(
-    model: VideoModel,
+    model: Predictor,
     source: VideoSource,
     batch_size: int,
     top_k: int = 20,
@@ -51,76 +35,36 @@ def evaluate_source(
     advance: Callable[[int], None] | None = None,
     processes: Processes | None = None,
 ) -> Evaluation:
-    """Evaluate a model on all videos of a source; dropout and the like are off meanwhile.
+    """Evaluate a model on all videos of a source, or on all rated segments where it has those.
+
+    Dropout and the like are off meanwhile.
 
     Parameters
     ----------
+    model : one, or an `Ensemble`; see `measure` for each of its members beside it.
+    top_k : how many of the best classes of each video count for GAP and mAP.
     advance : called with the number of videos after each batch.
     processes : those that evaluate together, each a part of every batch; all get the whole result.
 
     Raises
     ------
-    ValueError : there is no video, none has a label, or a prediction is NaN.
+    NoLabelError : no video has a label, or no segment a positive rating.
+    ValueError : there is no video, or a prediction is NaN.
     """
-    together = processes or Processes.one(model.device)
-    label_loss = LOSSES[model.flags.label_loss]
-    metrics = VideoMetrics(model.flags.num_classes, top_k)
-    loss = 0.0
-    training = model.module.training
-    model.module.eval()
-    try:
-        for batch in source.batches(batch_size * together.world, part=together.part):
-            predictions_BC = model.predict(batch.features, batch.lengths)
-            loss += label_loss(predictions_BC, batch.labels, rows=1.0).item()
-            metrics.update(predictions_BC, batch.labels)
-            if advance is not None:
-                advance(len(batch.ids))
-    finally:
-        model.module.train(training)
-    metrics, loss = _whole(metrics, loss, together)
-    result = metrics.compute()
-    return Evaluation(
-        model.step,
-        {"loss": loss / result["num_videos"], **result},
-        metrics.per_class(),
-        model.class_names,
-        top_k,
-    )
+    return measure(model, source, batch_size, top_k, advance=advance, processes=processes)[0]
 
 
-def _whole(metrics: VideoMetrics, loss: float, processes: Processes) -> tuple[VideoMetrics, float]:
-    """Join the figures of all processes."""
-    if processes.world == 1:
-        return metrics, loss
-    whole, total = VideoMetrics(metrics.num_classes, metrics.top_k), 0.0
-    for part, part_loss in processes.collect((metrics, loss)):
-        whole.merge(part)
-        total += part_loss
-    return whole, total
-
-
-def write_evaluation(train_dir: str | Path, evaluation: Evaluation, data_pattern: str = "") -> Path:
+def write_evaluation(
+    train_dir: str | Path, evaluation: Evaluation, data_pattern: str = "", more: Sequence[Evaluation] = ()
+) -> Path:
     """Write train_dir/evaluation/step_N.json, whole or not at all: the metrics, and every class.
 
-    A class without a positive has the average precision null.
+    Those of segments stand under "segments". ``more``: of the same model, on other units of the same data.
     """
     file = Path(train_dir) / "evaluation" / f"step_{evaluation.step}.json"
-    average_precision, positives = evaluation.per_class
-    values = {
-        "step": evaluation.step,
-        "data_pattern": data_pattern,
-        "top_k": evaluation.top_k,
-        **evaluation.metrics,
-        "classes": [
-            {
-                "index": index,
-                "name": name,
-                "positives": int(positives[index]),
-                "average_precision": None if np.isnan(ap := float(average_precision[index])) else ap,
-            }
-            for index, name in enumerate(evaluation.class_names)
-        ],
-    }
+    values: dict[str, Any] = {"step": evaluation.step, "data_pattern": data_pattern}
+    for one in (evaluation, *more):
+        values |= one.values()
     checkpoint.write_json(file, values)
     return file
 
@@ -129,11 +73,15 @@ def evaluate(flags: Flags) -> dict[str, Any]:
     """Evaluate the newest export of ``flags.train_dir``; without ``run_once`` also each that follows.
 
     Prints a table and writes train_dir/evaluation/step_N.json for each. Following ends when the run has
-    finished and its last export is evaluated, or on Ctrl-C.
+    finished and its last export is evaluated, or on Ctrl-C. With ``segment_labels`` the rated segments of the
+    records are evaluated too. Where ``train_dir`` is several with commas, their newest exports are averaged
+    and evaluated once, each of them beside the average; the file is FIRST/evaluation/average_HASH.json, one
+    for each set of exports.
 
     Returns
     -------
-    The step and the metrics of the last evaluation; empty where Ctrl-C came before the first.
+    The step and the metrics of the last evaluation, with those of segments under "segments"; empty where
+    Ctrl-C came before the first. Of several models: "average", the metrics, and "members", a list of theirs.
 
     Raises
     ------
@@ -143,6 +91,9 @@ def evaluate(flags: Flags) -> dict[str, Any]:
     ValueError : no video has a label, or a prediction is NaN.
     """
     check(flags, "eval")
+    folders = split_paths(flags.train_dir)
+    if len(folders) > 1:
+        return _evaluate_average(flags, folders)
     if flags.run_once or (Path(flags.train_dir) / "model.safetensors").is_file():
         folder, _ = find_export(flags.train_dir)
         return _evaluate_export(flags, folder, _Data(flags))
@@ -156,28 +107,35 @@ def evaluate(flags: Flags) -> dict[str, Any]:
 
 
 class _Data:
-    """The videos to evaluate on, opened once for all models that take the same features."""
+    """The videos to evaluate on, and their segments; opened once for models that take the same features."""
 
     def __init__(self, flags: Flags) -> None:
         self._flags = flags
-        self._opened: tuple[tuple[FeatureSpec, int], VideoSource] | None = None
+        self._opened: dict[tuple[FeatureSpec, int, FrameReading | None], VideoSource] = {}
 
-    def of(self, model: VideoModel) -> VideoSource:
-        """Open the videos as the model takes them."""
-        spec = FeatureSpec(model.flags.feature_names, model.flags.feature_sizes)
-        key = spec, model.flags.num_classes
-        if self._opened is None or self._opened[0] != key:
-            source = open_videos(
-                self._flags.eval_data_pattern,
-                *key,
-                frames=model.flags.reading(),
-                cache_dir=self._flags.cache_dir,
-                num_readers=self._flags.num_readers,
-                skip_corrupt=self._flags.skip_corrupt_records,
-                flag="eval_data_pattern",
-            )
-            self._opened = key, source
-        return self._opened[1]
+    def of(self, model: ModelFlags) -> dict[Unit, VideoSource]:
+        """Open the videos as the model takes them; with --segment_labels their rated segments too."""
+        spec = FeatureSpec(model.feature_names, model.feature_sizes)
+        readings: dict[Unit, FrameReading | None] = {"videos": model.reading()}
+        if self._flags.segment_labels:
+            readings["segments"] = model.reading("rated")
+        keys = {unit: (spec, model.num_classes, reading) for unit, reading in readings.items()}
+        self._opened = {
+            key: self._opened[key] if key in self._opened else self._open(*key) for key in keys.values()
+        }
+        return {unit: self._opened[key] for unit, key in keys.items()}
+
+    def _open(self, spec: FeatureSpec, num_classes: int, reading: FrameReading | None) -> VideoSource:
+        return open_videos(
+            self._flags.eval_data_pattern,
+            spec,
+            num_classes,
+            frames=reading,
+            cache_dir=self._flags.cache_dir,
+            num_readers=self._flags.num_readers,
+            skip_corrupt=self._flags.skip_corrupt_records,
+            flag="eval_data_pattern",
+        )
 
 
 def _follow(flags: Flags, result: dict[str, Any]) -> None:
@@ -210,40 +168,76 @@ def _follow(flags: Flags, result: dict[str, Any]) -> None:
 def _evaluate_export(flags: Flags, folder: Path, data: _Data) -> dict[str, Any]:
     """Evaluate one export, tell what came out, and write it down."""
     model = load_model(folder, device=flags.device, precision=flags.precision)
-    source = data.of(model)
-    # without a cache all files would be read only to count their videos
-    total = None if flags.cache_dir == "none" else source.num_videos
-    if total is not None and not source.label_counts.any():
-        raise FlagError(
-            f"--eval_data_pattern={flags.eval_data_pattern}: none of the {total:,} videos has a label, so "
-            "there is nothing to measure; evaluate on the train or validate partition, the test one has none"
-        )
-    with progress(f"evaluate step {model.step}", total, "videos") as meter:
-        evaluation = evaluate_source(model, source, flags.batch_size, flags.top_k, advance=meter.advance)
-    file = write_evaluation(flags.train_dir, evaluation, flags.eval_data_pattern)
-    _show(evaluation, file)
-    return {"step": evaluation.step, **evaluation.metrics}
+    title = f"step {model.step}"
+    [found] = _evaluate(flags, model, str(folder), title, data)
+    file = write_evaluation(flags.train_dir, found[0], flags.eval_data_pattern, found[1:])
+    show(title, (), [found], file)
+    return {"step": model.step, **_flat(found)}
 
 
-def _show(evaluation: Evaluation, file: Path) -> None:
-    """Print the metrics, and the average precision of the most frequent classes."""
-    console = Console()
-    metrics = evaluation.metrics
-    table = Table(title=f"step {evaluation.step}, {metrics['num_videos']:,} videos", title_justify="left")
-    columns = {"loss": "loss", "hit_at_1": "Hit@1", "perr": "PERR", "map": "mAP", "gap": "GAP"}
-    for title in columns.values():
-        table.add_column(title, justify="right")
-    table.add_row(*(f"{metrics[name]:.4f}" for name in columns))
-    console.print(table)
+def _evaluate_average(flags: Flags, folders: Sequence[str]) -> dict[str, Any]:
+    """Evaluate the average of several runs and each of them, tell what came out, and write it down."""
+    if not flags.run_once:
+        print("several models are evaluated once, as with --run_once", file=sys.stderr)
+    model = load_models(flags.train_dir, device=flags.device, precision=flags.precision)
+    assert isinstance(model, Ensemble)
+    title = f"average of {len(folders)} models ({model.average})"
+    rows = _evaluate(flags, model, folders[0], title, _Data(flags))
+    members = [
+        {"train_dir": folder, "step": member.step, **_flat(row)}
+        for folder, member, row in zip(folders, model.members, rows[1:], strict=True)
+    ]
+    exports = [f"{Path(f).resolve()} {member.step}" for f, member in zip(folders, model.members, strict=True)]
+    digest = hashlib.sha256("\n".join([model.average, *exports]).encode())
+    file = Path(folders[0]) / "evaluation" / f"average_{digest.hexdigest()[:8]}.json"
+    values: dict[str, Any] = {"average": model.average, "data_pattern": flags.eval_data_pattern}
+    for one in rows[0]:
+        values |= one.values()
+    checkpoint.write_json(file, {**values, "members": members})
+    show(title, ["average", *folders], rows, file)
+    return {"average": model.average, **_flat(rows[0]), "members": members}
 
-    average_precision, positives = evaluation.per_class
-    frequent = np.argsort(-positives, kind="stable")[:_SHOWN_CLASSES]
-    table = Table(title="the most frequent classes", title_justify="left")
-    table.add_column("class")
-    table.add_column("videos", justify="right")
-    table.add_column("AP", justify="right")
-    for index in frequent[positives[frequent] > 0]:
-        name = Text(evaluation.class_names[index])  # a name may look like rich's markup
-        table.add_row(name, f"{positives[index]:,}", f"{average_precision[index]:.4f}")
-    console.print(table)
-    print(f"mAP is over {metrics['num_classes_in_map']:,} classes that have a video; all are in {file}")
+
+def _evaluate(flags: Flags, model: Predictor, where: str, title: str, data: _Data) -> list[list[Evaluation]]:
+    """Evaluate on videos, and on segments with --segment_labels.
+
+    Returns
+    -------
+    The evaluations of the model; of an `Ensemble` those of the average, then those of each member.
+    """
+    if flags.segment_labels:
+        check_segments(model.flags, where)
+    found: list[list[Evaluation]] = []
+    for unit, source in data.of(model.flags).items():
+        # without a cache all files would be read only to count their videos
+        total = None if flags.cache_dir == "none" else source.num_videos
+        try:
+            if total is not None and not source.label_counts.any():
+                raise NoLabelError(_no_label(flags, unit, total))
+            with progress(f"evaluate {title}", total, unit) as meter:
+                found.append(measure(model, source, flags.batch_size, flags.top_k, advance=meter.advance))
+        except NoLabelError:
+            if unit == "segments" or not flags.segment_labels:
+                raise
+            print("no video has a label: only segments are evaluated", file=sys.stderr)
+    return [list(row) for row in zip(*found, strict=True)]
+
+
+def _no_label(flags: Flags, unit: Unit, total: int) -> str:
+    what, which = (
+        ("videos has a label", "evaluate on the train or validate partition, the test one has none")
+        if unit == "videos"
+        else ("segments has a positive rating", "of the 2019 data, the validate partition is rated")
+    )
+    return (
+        f"--eval_data_pattern={flags.eval_data_pattern}: none of the {total:,} {what}, so there is nothing "
+        f"to measure; {which}"
+    )
+
+
+def _flat(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Give the figures of one model, those of segments under "segments"."""
+    found: dict[str, Any] = {}
+    for one in evaluations:
+        found |= {"segments": one.metrics} if one.unit == "segments" else one.metrics
+    return found

@@ -50,7 +50,7 @@ def parse_example(data: bytes) -> dict[str, Value]:
     {'id': [b'abcd'], 'labels': array([ 3, 17])}
     """
     features: dict[str, _Feature] = {}
-    for number, wire, at, end in fields(data, 0, len(data)):
+    for number, wire, at, end in _fields(data, 0, len(data)):
         if number == 1 and wire == BYTES:
             _merge_map(data, at, end, features, _Feature, _merge_feature)
     return _values(features)
@@ -67,7 +67,7 @@ def parse_sequence_example(data: bytes) -> tuple[dict[str, Value], dict[str, lis
     """
     context: dict[str, _Feature] = {}
     lists: dict[str, list[_Feature]] = {}
-    for number, wire, at, end in fields(data, 0, len(data)):
+    for number, wire, at, end in _fields(data, 0, len(data)):
         if number == 1 and wire == BYTES:
             _merge_map(data, at, end, context, _Feature, _merge_feature)
         elif number == 2 and wire == BYTES:
@@ -136,11 +136,11 @@ def _merge_map(
     merge: Callable[[bytes, int, int, _T], None],
 ) -> None:
     """Read Features or FeatureLists: messages whose field 1 is a map."""
-    for number, wire, start, stop in fields(data, at, end):
+    for number, wire, start, stop in _fields(data, at, end):
         if number != 1 or wire != BYTES:
             continue
         key, value = "", new()  # what protobuf takes where an entry lacks one of them
-        for part, kind, first, last in fields(data, start, stop):
+        for part, kind, first, last in _fields(data, start, stop):
             if part == 1 and kind == BYTES:
                 key = _text(data, first, last)
             elif part == 2 and kind == BYTES:
@@ -151,18 +151,18 @@ def _merge_map(
 
 
 def _merge_list(data: bytes, at: int, end: int, steps: list[_Feature]) -> None:
-    for number, wire, start, stop in fields(data, at, end):
+    for number, wire, start, stop in _fields(data, at, end):
         if number == 1 and wire == BYTES:
             steps.append(_Feature())
             _merge_feature(data, start, stop, steps[-1])
 
 
 def _merge_feature(data: bytes, at: int, end: int, feature: _Feature) -> None:
-    for number, wire, start, stop in fields(data, at, end):
+    for number, wire, start, stop in _fields(data, at, end):
         if wire == BYTES and number in _PARTS:
             if feature.kind != number:
                 feature.kind, feature.parts = number, []
-            for first, kind, begin, until in fields(data, start, stop):
+            for first, kind, begin, until in _fields(data, start, stop):
                 if first == 1:
                     feature.parts += _PARTS[number](data, kind, begin, until)
 
@@ -195,7 +195,7 @@ _PARTS: dict[int, Callable[[bytes, int, int, int], list[bytes]]] = {
 }
 
 
-def fields(data: bytes | memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Number, wire type, first byte of the value and the byte behind it, of each field of a message."""
     while at < end:
         start = at
@@ -219,7 +219,7 @@ def fields(data: bytes | memoryview, at: int, end: int) -> Iterator[tuple[int, i
         at += size
 
 
-def _varint(data: bytes | memoryview, at: int, end: int, longest: int) -> tuple[int, int]:
+def _varint(data: bytes, at: int, end: int, longest: int) -> tuple[int, int]:
     """The number that begins at byte ``at``, and the place behind it."""
     value = shift = 0
     for place in range(at, min(end, at + longest)):

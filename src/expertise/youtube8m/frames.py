@@ -4,7 +4,7 @@ Letters: B batch, L frames, D features.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,18 +12,30 @@ from torch import Tensor
 SEGMENT_FRAMES = 5  # of a segment of the 2019 challenge; one frame a second
 SCALE, SHIFT = 4.0 / 255.0, 4.0 / 512.0 - 2.0  # of the official rule that made bytes of the features
 
+Segments = Literal["", "rated", "all"]
+
 
 @dataclass(frozen=True)
 class FrameReading:
     """What to read of frame-level records.
 
-    max_frames : of a video; what is behind them is left out.
+    max_frames : of a video; what is behind them is left out. Segments lie anywhere in the video.
     segments : "" for whole videos. "rated": the segments with a rated label. "all": the segments whose starts
         the records give, and where a record gives none, one after the other over the whole video.
+
+    Raises ValueError where one of them is not allowed.
     """
 
     max_frames: int = 300
-    segments: Literal["", "rated", "all"] = ""
+    segments: Segments = ""
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 1:
+            raise ValueError(f"max_frames={self.max_frames} is not allowed; give 1 or more")
+        if self.segments not in get_args(Segments):
+            raise ValueError(
+                f"segments={self.segments!r} is not known; it is one of {', '.join(map(repr, get_args(Segments)))}"
+            )
 
 
 def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ import torch
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise._progress import progress
+from expertise.youtube8m.ensemble import Predictor, load_models, split_paths
 from expertise.youtube8m.flag_rules import check, choose
 from expertise.youtube8m.flags import FlagError, Flags
-from expertise.youtube8m.loading import VideoModel, find_export, load_model
+from expertise.youtube8m.loading import check_segments, find_export
 from expertise.youtube8m.readers import VideoSource, open_videos
+from expertise.youtube8m.submission import SEGMENT_WRITERS, BestSegments, read_class_ids
 from expertise.youtube8m.videos import FeatureSpec, match_files
 
 Scores = npt.NDArray[np.float32]
@@ -37,12 +39,14 @@ _ROW_GROUP = 32_768  # videos of a Parquet row group
 def infer(flags: Flags) -> int:
     """Write the ``top_k`` best classes of every video of ``flags.input_data_pattern``.
 
-    The model is ``input_model_tgz`` where that is given, else the newest export of ``train_dir``. The output
-    appears whole, under its name, at the end; an older file of that name is replaced then.
+    With ``segment_labels`` it writes the best segments of every class instead, see submission.py.
+    The model is ``input_model_tgz`` where that is given, else the newest export of ``train_dir``; of several
+    with commas the average. The output appears whole, under its name, at the end; an older file of that name
+    is replaced then.
 
     Returns
     -------
-    The number of videos written.
+    The number of videos written, or of segments seen.
 
     Raises
     ------
@@ -52,29 +56,24 @@ def infer(flags: Flags) -> int:
     """
     check(flags, "infer")
     output = Path(flags.output_file).expanduser()
-    writer = _choose_writer(flags, output)
+    output_format = _check_output(flags, output)
     files = match_files(flags.input_data_pattern, "input_data_pattern")
     if output.resolve() in {file.resolve() for file in files}:
         raise FlagError(f"--output_file={output} is one of the input files; give another name")
     model = _open_model(flags)
+    write = _write_segments if flags.segment_labels else _write_videos
+    return write(flags, model, output, output_format)
+
+
+def _write_videos(flags: Flags, model: Predictor, output: Path, output_format: str) -> int:
+    """Write the best classes of each video, and count the videos."""
     top_k = min(flags.top_k, model.flags.num_classes)
     if top_k < flags.top_k:
         print(f"--top_k={flags.top_k}: the model has {top_k} classes, all are written", file=sys.stderr)
-    source = open_videos(
-        flags.input_data_pattern,
-        FeatureSpec(model.flags.feature_names, model.flags.feature_sizes),
-        model.flags.num_classes,
-        frames=model.flags.reading(),
-        cache_dir=flags.cache_dir,
-        num_readers=flags.num_readers,
-        skip_corrupt=flags.skip_corrupt_records,
-        flag="input_data_pattern",
-    )
-    # without a cache all files would be read only to count their videos
-    total = None if flags.cache_dir == "none" else source.num_videos
+    source, total = _open_source(flags, model)
     with (
         atomic_file(output) as part,
-        writer(part, output.suffix == ".gz") as write,
+        WRITERS[output_format](part, output.suffix == ".gz") as write,
         progress("infer", total, "videos") as meter,
     ):
         videos = write_predictions(model, source, flags.batch_size, top_k, write, advance=meter.advance)
@@ -82,8 +81,48 @@ def infer(flags: Flags) -> int:
     return videos
 
 
+def _write_segments(flags: Flags, model: Predictor, output: Path, output_format: str) -> int:
+    """Write the best segments of each class, and count all segments."""
+    C = model.flags.num_classes
+    check_segments(model.flags, flags.input_model_tgz or flags.train_dir)
+    ids_file = flags.segment_label_ids_file
+    best = BestSegments(read_class_ids(ids_file, C) if ids_file else np.arange(C), flags.segment_max_pred)
+    source, total = _open_source(flags, model, "all")
+    with progress("infer", total, "segments") as meter:
+        for batch in source.batches(flags.batch_size):
+            best.update(batch.ids, model.predict(batch.features, batch.lengths))
+            meter.advance(len(batch.ids))
+    with atomic_file(output) as part:
+        SEGMENT_WRITERS[output_format](part, best, zipped=output.suffix == ".gz")
+    each = min(flags.segment_max_pred, best.num_segments)
+    print(
+        f"wrote the {each:,} best of {best.num_segments:,} segments for each of {len(best.classes):,} "
+        f"classes to {output}",
+        file=sys.stderr,
+    )
+    return best.num_segments
+
+
+def _open_source(
+    flags: Flags, model: Predictor, segments: Literal["", "all"] = ""
+) -> tuple[VideoSource, int | None]:
+    """Open what is to be predicted, and count it where that costs nothing."""
+    source = open_videos(
+        flags.input_data_pattern,
+        FeatureSpec(model.flags.feature_names, model.flags.feature_sizes),
+        model.flags.num_classes,
+        frames=model.flags.reading(segments),
+        cache_dir=flags.cache_dir,
+        num_readers=flags.num_readers,
+        skip_corrupt=flags.skip_corrupt_records,
+        flag="input_data_pattern",
+    )
+    # without a cache all files would be read only to count their videos
+    return source, None if flags.cache_dir == "none" else source.num_videos
+
+
 def write_predictions(
-    model: VideoModel,
+    model: Predictor,
     source: VideoSource,
     batch_size: int,
     top_k: int,
@@ -198,35 +237,48 @@ def _parquet(file: Path, zipped: bool) -> Iterator[Write]:
 WRITERS: dict[str, Callable[[Path, bool], AbstractContextManager[Write]]] = {"csv": _csv, "parquet": _parquet}
 
 
-def _choose_writer(flags: Flags, output: Path) -> Callable[[Path, bool], AbstractContextManager[Write]]:
+def _check_output(flags: Flags, output: Path) -> str:
+    """Give the format of the output; raise FlagError where the flags of the output do not fit each other."""
     if output.is_dir():
         raise FlagError(f"--output_file={flags.output_file} is a folder; give the name of a file")
     by_name = "parquet" if ".parquet" in output.suffixes else "csv"
-    writer: Callable[[Path, bool], AbstractContextManager[Write]] = choose(
-        "output_format", flags.output_format or by_name, WRITERS
-    )
-    if writer is _parquet and output.suffix == ".gz":
+    output_format = flags.output_format or by_name
+    choose("output_format", output_format, WRITERS)
+    if output_format == "parquet" and output.suffix == ".gz":
         raise FlagError(
             f"--output_file={flags.output_file}: Parquet is compressed inside; give a name without .gz"
         )
-    return writer
+    if flags.segment_label_ids_file and not flags.segment_labels:
+        raise FlagError(
+            f"--segment_label_ids_file={flags.segment_label_ids_file} lists classes of segments; give "
+            "--segment_labels too"
+        )
+    if flags.segment_max_pred < 1:
+        raise FlagError(f"--segment_max_pred={flags.segment_max_pred}: must be at least 1")
+    return output_format
 
 
-def _open_model(flags: Flags) -> VideoModel:
-    """Load the model; write it as an archive too where that is asked for."""
+def _open_model(flags: Flags) -> Predictor:
+    """Load the model, or several; write a single one as an archive too where that is asked for."""
     if flags.input_model_tgz:
-        archive = Path(flags.input_model_tgz).expanduser()
-        if not archive.is_file():
-            raise FlagError(f"--input_model_tgz={archive}: there is no such file")
+        archives = [Path(path).expanduser() for path in split_paths(flags.input_model_tgz)]
+        for archive in archives:
+            if not archive.is_file():
+                raise FlagError(f"--input_model_tgz={archive}: there is no such file")
         if flags.output_model_tgz:
             raise FlagError(
                 "--output_model_tgz with --input_model_tgz would copy an archive; leave one of them out"
             )
-        return load_model(archive, device=flags.device, precision=flags.precision)
-    folder, _ = find_export(flags.train_dir)
-    model = load_model(folder, device=flags.device, precision=flags.precision)
+        paths, flag = ",".join(map(str, archives)), "input_model_tgz"
+    else:
+        paths, flag = flags.train_dir, "train_dir"
+        if flags.output_model_tgz:
+            if len(split_paths(paths)) > 1:
+                raise FlagError(f"--output_model_tgz writes one model, but --train_dir={paths} names several")
+            paths = str(find_export(paths)[0])
+    model = load_models(paths, device=flags.device, precision=flags.precision, flag=flag)
     if flags.output_model_tgz:
-        write_model_tgz(folder, Path(flags.output_model_tgz).expanduser())
+        write_model_tgz(Path(paths), Path(flags.output_model_tgz).expanduser())
         print(f"wrote the model to {flags.output_model_tgz}", file=sys.stderr)
     return model
 

@@ -36,14 +36,8 @@ class Lessons:
                 "leave it at 0 with --frame_features"
             )
         self._flags, self._processes = flags, processes
-        self._teachers = (
-            [
-                _teacher(path.strip(), flags, model_flags, processes.device)
-                for path in flags.teacher.split(",")
-            ]
-            if flags.teacher
-            else []
-        )
+        paths = [path.strip() for path in flags.teacher.split(",")] if flags.teacher else []
+        self._teachers = [_teacher(path, flags, model_flags, processes.device) for path in paths]
 
     def of(self, batch: Batch, size: int) -> Lesson:
         """Make the lesson of a batch, or of this process's part of one, which has ``size`` videos in all."""
@@ -54,17 +48,23 @@ class Lessons:
         if flags.mixup:
             features, labels = mixed(features, labels, flags.mixup)
         if self._teachers and len(batch):
-            said = [teacher.predict(features, lengths).to(device) for teacher in self._teachers]
-            answer_BC = torch.stack(said).mean(0)
+            answer_BC = self._answer(features, lengths)
             labels = torch.lerp(labels.float(), answer_BC, flags.teacher_weight)
         return Lesson(features, lengths, labels, rated, size / self._processes.world)
+
+    @torch.no_grad()
+    def _answer(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Give the mean of what the teachers say, (B, C). It stays on the device."""
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=self._flags.precision == "bf16"):
+            said = [teacher.module(features, lengths) for teacher in self._teachers]
+        return torch.stack(said).mean(0)
 
 
 def mixed(features_BD: Tensor, labels_BC: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Mix every video with another one: x = s x_i + (1 - s) x_j, y likewise, s from Beta(alpha, alpha).
 
-    mixup: Zhang et al. 2018 (arXiv:1710.09412), section 2, with a share s for each video. torch's own random
-    numbers decide.
+    mixup: Zhang et al. 2018 (arXiv:1710.09412), section 2, with a share s for each video. The features are
+    raw, and are normalised afterwards. torch's own random numbers decide.
     """
     B = len(features_BD)
     shares = torch.distributions.Beta(alpha, alpha).sample((B, 1))
@@ -75,7 +75,12 @@ def mixed(features_BD: Tensor, labels_BC: Tensor, alpha: float) -> tuple[Tensor,
 
 
 def _teacher(path: str, flags: Flags, model_flags: ModelFlags, device: torch.device) -> VideoModel:
-    teacher = load_model(path, device=device.type, precision=flags.precision)
+    if not path:
+        raise FlagError(f"--teacher={flags.teacher}: there is nothing beside a comma; give a train_dir there")
+    try:
+        teacher = load_model(path, device=device.type, precision=flags.precision)
+    except FlagError as error:
+        raise FlagError(f"--teacher={flags.teacher}: {str(error).removeprefix('--train_dir=')}") from error
     for name in ("frame_features", "feature_names", "feature_sizes", "num_classes", "class_names"):
         its, ours = getattr(teacher.flags, name), getattr(model_flags, name)
         if its != ours:

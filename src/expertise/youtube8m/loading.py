@@ -129,6 +129,15 @@ class VideoModel:
         return x, lengths_B.long()
 
 
+def check_segments(flags: ModelFlags, where: str) -> None:
+    """Raise FlagError where a model that shall look at segments, found in ``where``, sees no frames."""
+    if not flags.frame_features:
+        raise FlagError(
+            f"--segment_labels: {flags.model} in {where} is a video-level model, which sees no segments; "
+            "take one that was trained with --frame_features, or leave --segment_labels out"
+        )
+
+
 def choose_device(device: str) -> torch.device:
     """Give the device of a flag: auto is the GPU where there is one.
 

@@ -35,7 +35,7 @@ def cross_entropy_loss(
     else:
         log_yes, log_no = (probabilities + _EPSILON).log(), (1.0 - probabilities + _EPSILON).log()
         log_said = torch.lerp(log_no, log_yes, labels)
-    return -_sum(log_said, rated) / (rows or len(labels))
+    return -_mean(log_said, rated, rows)
 
 
 def hinge_loss(
@@ -50,7 +50,7 @@ def hinge_loss(
         signed = torch.where(labels, probabilities, -probabilities)
     else:
         signed = (2.0 * labels - 1.0) * probabilities
-    return _sum((1.0 - signed).clamp_min(0.0), rated) / (rows or len(labels))
+    return _mean((1.0 - signed).clamp_min(0.0), rated, rows)
 
 
 def softmax_loss(
@@ -68,11 +68,13 @@ def softmax_loss(
         shares = shares * rated
         probabilities = probabilities.masked_fill(~rated, -1e9)  # their share of the softmax is 0
     target = shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    return -(target * torch.log_softmax(probabilities, dim=1)).sum() / (rows or len(labels))
+    return -_mean(target * torch.log_softmax(probabilities, dim=1), None, rows)
 
 
-def _sum(values: Tensor, rated: Tensor | None) -> Tensor:
-    return values.sum() if rated is None else (values * rated).sum()
+def _mean(values_BC: Tensor, rated: Tensor | None, rows: float | None) -> Tensor:
+    """Sum over what is rated, divided by the rows; no videos at all give 0."""
+    total = values_BC.sum() if rated is None else (values_BC * rated).sum()
+    return total / (max(len(values_BC), 1) if rows is None else rows)
 
 
 LOSSES: dict[str, LabelLoss] = {

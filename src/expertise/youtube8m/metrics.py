@@ -13,9 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from expertise.youtube8m._ranking import one_list, precisions_of_hits, ranking_keys
+
 Matrix: TypeAlias = torch.Tensor | npt.NDArray[Any]
 
-_CLASS_SHIFT = np.uint64(33)  # a sort key holds class (31 bits), score (32 bits), hit (1 bit)
+
+class NoLabelError(ValueError):
+    """No video, or no segment, has a label: there is nothing to measure."""
 
 
 class PerClass(NamedTuple):
@@ -127,7 +131,8 @@ class VideoMetrics:
 
         Raises
         ------
-        ValueError : no video was added, or none of them has a label.
+        ValueError : no video was added.
+        NoLabelError : none of them has a label.
         """
         gap, average_precision = self._average_precisions()
         return {
@@ -148,19 +153,17 @@ class VideoMetrics:
         if not self._num_videos:
             raise ValueError("there are no metrics yet: call update(predictions, labels) before compute()")
         if not self._positives.any():
-            raise ValueError(
+            raise NoLabelError(
                 f"none of the {self._num_videos} videos has a label, so there is nothing to measure; "
                 "the test partition of YouTube-8M carries no labels, evaluate on train or validate"
             )
         if self._averages is None:
             self._pools = [_Entries(*map(np.concatenate, zip(*self._pools, strict=True)))]
             scores, hits, classes = self._pools[0]
-            keys = _score_keys(scores) << np.uint64(1) | hits
-            keys |= classes.astype(np.uint64) << _CLASS_SHIFT
-            of_class, precisions = _precisions_of_hits(keys)
+            keys = ranking_keys(scores, hits, classes)
+            of_class, precisions = precisions_of_hits(keys)
             sums = np.bincount(of_class, weights=precisions, minlength=self.num_classes)
-            keys &= (np.uint64(1) << _CLASS_SHIFT) - np.uint64(1)  # one list of all classes
-            _, precisions = _precisions_of_hits(keys)
+            _, precisions = precisions_of_hits(one_list(keys))
             gap = float(precisions.sum()) / int(self._positives.sum())
             with np.errstate(invalid="ignore"):  # 0/0 is the NaN of a class without a positive
                 self._averages = gap, sums / self._positives
@@ -229,50 +232,3 @@ def _precision_at(
 ) -> float:
     counted = hits_BK & (np.arange(top_BK.shape[1]) < count_B[:, None]) & (top_BK > 0)
     return float((counted.sum(axis=1) / np.maximum(count_B, 1)).sum())
-
-
-def _score_keys(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.uint64]:
-    """Give each score a 32-bit whole number: a larger score has a smaller one, equal scores the same."""
-    if scores.dtype == np.float64:  # 64 bits do not fit; ranks do
-        _, ranks = np.unique(-scores, return_inverse=True)
-        return np.asarray(ranks, dtype=np.uint64)
-    bits = (scores + np.float32(0)).view(np.uint32)  # + 0 makes -0.0 the same as 0.0
-    negative = bits >> np.uint32(31) != 0
-    # IEEE 754: the bits of positive numbers rise with the number, those of negative numbers fall
-    return np.where(negative, bits, ~(bits | np.uint32(1 << 31))).astype(np.uint64)
-
-
-def _precisions_of_hits(
-    keys: npt.NDArray[np.uint64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return for each hit its class and the precision of its class's ranked list at its place.
-
-    ``keys`` are class << 33 | score key << 1 | hit; they are sorted in place.
-    In a group of m equal scores with r hits, after n entries with h hits, the mean over all orders of the
-    group gives each of its hits 1/m sum_{i=1..m} (h + 1 + (i - 1)(r - 1)/(m - 1)) / (n + i)
-    (McSherry and Najork, "Computing Information Retrieval Performance Measures Efficiently in the Presence
-    of Tied Scores", ECIR 2008); without equal scores that is (h + 1)/(n + 1).
-    """
-    one = np.uint64(1)
-    keys.sort()
-    places = np.flatnonzero(keys & one)
-    group = keys[places] >> one
-    classes = group >> (_CLASS_SHIFT - one)
-    first = np.searchsorted(keys, group << one)
-    m = np.searchsorted(keys, (group + one) << one) - first
-    list_start = np.searchsorted(keys, classes << _CLASS_SHIFT)
-    hits_before = np.searchsorted(places, first)
-    r = np.searchsorted(places, first + m) - hits_before
-    n = first - list_start
-    h = hits_before - np.searchsorted(places, list_start)
-
-    precisions = (h + 1) / (n + 1)
-    tied = m > 1
-    n, m, h, r = n[tied], m[tied], h[tied], r[tied]
-    harmonic = _digamma(n + m + 1) - _digamma(n + 1)  # sum of 1/(n + i)
-    precisions[tied] = ((h + 1) * harmonic + (m - (n + 1) * harmonic) * (r - 1) / (m - 1)) / m
-    return classes.astype(np.int64), precisions
-
-
-def _digamma(x: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    return torch.digamma(torch.from_numpy(x).double()).numpy()

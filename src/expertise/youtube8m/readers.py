@@ -7,7 +7,7 @@ from expertise.youtube8m._cached import CachedVideos
 from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream
 from expertise.youtube8m._streaming import StreamedVideos
 from expertise.youtube8m.cache import cache_folder, open_cache
-from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.formats import format_of, no_frames
 from expertise.youtube8m.frames import FrameReading
 from expertise.youtube8m.videos import FeatureSpec, check_num_classes, match_files
 
@@ -49,8 +49,9 @@ def open_videos(
         raise ValueError(f"--num_readers={num_readers} is not allowed; give 1 or more")
     check_num_classes(num_classes)
     files = match_files(pattern, flag)
-    for path in files:
-        format_of(path)  # an unknown one is said before any work is done
+    for path in files:  # a format that cannot be read is said before any work is done
+        if not format_of(path).has_frames and frames is not None:
+            raise no_frames(path)
     if cache_folder(cache_dir) is None:
         return StreamedVideos(
             files,
@@ -77,9 +78,12 @@ def open_videos(
 def read_batches(
     pattern: str,
     *,
-    feature_names: str = "mean_rgb,mean_audio",
+    feature_names: str | None = None,
     feature_sizes: str = "1024,128",
     num_classes: int = 3862,
+    frame_features: bool = False,
+    max_frames: int = 300,
+    segment_labels: bool = False,
     batch_size: int = 1024,
     num_epochs: int | None = 1,
     shuffle: bool = False,
@@ -98,13 +102,29 @@ def read_batches(
 
     Files may be TFRecord, .npz or Parquet. The first time they are converted to a cache in ``cache_dir``, see
     `open_videos`; batches and epochs are those of `VideoSource.batches`.
+
+    Parameters
+    ----------
+    feature_names : "mean_rgb,mean_audio" unless given; of frame-level records "rgb,audio".
+    frame_features : read frame-level records (TFRecord only): features are bytes (B, L, D), padded with 0
+        behind the ``lengths`` (B,) of the videos, each cut at ``max_frames``.
+        ``dequantize`` and ``frame_mask`` of expertise.youtube8m.frames make numbers of them.
+    segment_labels : read the rated segments of frame-level records, 5 frames each; ``rated`` (B, C) says which
+        labels count.
     """
-    spec = FeatureSpec.parse(feature_names, feature_sizes)
+    if segment_labels and not frame_features:
+        raise ValueError("segment_labels=True reads frame-level records; give frame_features=True too")
+    frames = FrameReading(max_frames, "rated" if segment_labels else "") if frame_features else None
+    names = (
+        ("rgb,audio" if frame_features else "mean_rgb,mean_audio") if feature_names is None else feature_names
+    )
+    spec = FeatureSpec.parse(names, feature_sizes)
     check_stream(batch_size, num_epochs, "none", seed, 0)
     source = open_videos(
         pattern,
         spec,
         num_classes,
+        frames=frames,
         cache_dir=cache_dir,
         num_readers=num_readers,
         skip_corrupt=skip_corrupt_records,

@@ -25,6 +25,8 @@ _SCALARS = (
     "gap",
     "examples_per_second",
 )
+_TITLES = {"loss": "loss", "hit_at_1": "Hit@1", "gap": "GAP"}  # in the note; of segments others
+_SEGMENT_TITLES = {"loss": "loss", "map": "segment mAP"}
 
 
 class RunLog:
@@ -75,8 +77,11 @@ class RunLog:
         meter.advance(0, note=f"{_figures(record)} {rate}".strip())
 
     def evaluation(self, record: dict[str, Any], meter: Meter) -> None:
-        """Write a record of an evaluation; it also gets a line of its own."""
-        self._write({"kind": "eval", **record}, "eval")
+        """Write a record of an evaluation; it also gets a line of its own.
+
+        It says which figure decides what the best checkpoint is: GAP; of segments, which have none, mAP.
+        """
+        self._write({"kind": "eval", "decides": "gap" if "gap" in record else "map", **record}, "eval")
         meter.say(f"step {record['step']} evaluated: {_figures(record)}")
         self._since = (time.monotonic(), 0)
 
@@ -97,7 +102,8 @@ class RunLog:
 
 
 def _figures(record: dict[str, Any]) -> str:
-    return f"loss {record['loss']:.3f} Hit@1 {record['hit_at_1']:.3f} GAP {record['gap']:.3f}"
+    titles = _TITLES if "gap" in record else _SEGMENT_TITLES
+    return " ".join(f"{title} {record[name]:.3f}" for name, title in titles.items())
 
 
 def log_forward(root: nn.Module, lesson: Lesson, precision: str, meter: Meter) -> None:

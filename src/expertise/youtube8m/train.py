@@ -14,9 +14,9 @@ from expertise.youtube8m import checkpoint, recipe
 from expertise.youtube8m._interrupt import interruptible
 from expertise.youtube8m.averaged import AveragedModel
 from expertise.youtube8m.evaluate import evaluate_source, write_evaluation
-from expertise.youtube8m.flag_rules import check, choose
+from expertise.youtube8m.flag_rules import choose
 from expertise.youtube8m.flags import Flags
-from expertise.youtube8m.launch import joined
+from expertise.youtube8m.launch import gpus_to_use, joined, run_processes
 from expertise.youtube8m.lessons import Lessons
 from expertise.youtube8m.loading import Classifier, VideoModel
 from expertise.youtube8m.losses import LOSSES
@@ -44,7 +44,8 @@ class TrainResult:
 def train(flags: Flags) -> TrainResult:
     """Train a model on labelled videos, or go on with the run in ``flags.train_dir``.
 
-    Where torchrun has started this process, it is one of several that train together.
+    Where torchrun has started this process, it is one of several that train together. With ``flags.num_gpu``
+    and so many GPUs, a process for each of them is started and waited for.
 
     Raises
     ------
@@ -53,7 +54,12 @@ def train(flags: Flags) -> TrainResult:
     CheckpointError : the newest checkpoint can't be read.
     ProcessError : another process of the run has ended.
     """
-    check(flags, "train")
+    count = gpus_to_use(flags)
+    if count > 1:
+        run_processes(flags, count)
+        train_dir = Path(flags.train_dir)
+        step = max(checkpoint.steps_of(train_dir), default=0)
+        return TrainResult(train_dir, step, finished=(train_dir / "finished.json").is_file())
     with joined(flags) as processes, torch.random.fork_rng():
         return _train(flags, processes)
 
@@ -65,6 +71,8 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
     train_dir, device = Path(flags.train_dir), processes.device
     files = fingerprint(flags.train_data_pattern)
     earlier = None if flags.start_new_model else earlier_run(flags, files, processes)
+    found = str(earlier[0].name) if earlier else "not there"
+    processes.agree({"the hash of the files to train on": files, "the checkpoint to go on from": found})
     source, evaluation_source, model_flags = open_data(flags, processes)
     model = build_model(model_flags).to(device)
     lessons = Lessons(flags, model_flags, processes)
@@ -77,6 +85,7 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
             checkpoint.clear(train_dir)
             train_dir.mkdir(parents=True, exist_ok=True)
             model_flags.write(train_dir / "model_flags.json")
+        network = processes.wrap(TrainingNetwork(model))  # all start with the first one's weights
         averaged = AveragedModel(model, flags.ema_decay) if flags.ema_decay else None
     else:
         folder, state = earlier
@@ -86,8 +95,9 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
         checkpoint.restore(folder, model, optimizer, averaged)
         if processes.first:
             checkpoint.sweep(train_dir)
+        network = processes.wrap(TrainingNetwork(model))
+        _say_whole_batch(flags, int(state.get("processes", 1)), processes)
     shown = averaged.model if averaged else model  # what is evaluated and exported
-    network = processes.wrap(TrainingNetwork(model))
     fused = fuse(model, label_loss) if state["compiled"] else None
 
     step, examples = int(state["step"]), int(state["examples"])
@@ -114,11 +124,12 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
     with (
         RunLog(train_dir, step, state["log_bytes"], silent=not processes.first) as log,
         progress(f"train {flags.model}", total, "steps", done=step, stream=processes.stream) as meter,
-        interruptible() as interrupted,
+        interruptible(processes.stream) as interrupted,
     ):
         last = False
         while not last:
-            torch.manual_seed((flags.seed << 40) + (step << 12) + processes.rank)  # so that resuming is exact
+            # so that resuming is exact; torch takes 63 bits
+            torch.manual_seed(((flags.seed << 40) + (step << 12) + processes.rank) % (1 << 63))
             batch = next(batches)
             size = min(whole_size, source.num_videos * flags.num_epochs - examples)
             lesson = lessons.of(batch, size)
@@ -160,6 +171,7 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
                     last = last or processes.any(interrupted.is_set())
                 if processes.first:
                     state |= {"step": step, "examples": examples, "log_bytes": log.size()}
+                    state |= {"processes": processes.world}
                     checkpoint.save(train_dir, step, model, optimizer, state, model_flags, averaged)
                     checkpoint.prune(train_dir)
                 processes.wait()  # where one ends, all have their files
@@ -190,6 +202,15 @@ def _length(flags: Flags, num_videos: int, step: int, examples: int, world: int)
         steps_left = max(0, flags.max_steps - step)
         left = steps_left * batch
     return step + steps_left, examples + left
+
+
+def _say_whole_batch(flags: Flags, before: int, processes: Processes) -> None:
+    """Say where the batch of a run that goes on is another, because the number of processes is."""
+    if before != processes.world:
+        processes.say(
+            f"the run had {before} process{'es' if before > 1 else ''}, now {processes.world}: a step now "
+            f"takes {flags.batch_size * processes.world:,} videos, before {flags.batch_size * before:,}"
+        )
 
 
 def _evaluate(

@@ -230,6 +230,12 @@ def match_files(pattern: str | os.PathLike[str], flag: str) -> list[Path]:
     return sorted(found)
 
 
+def nothing_in(files: Sequence[Path], what: str = "video", why: str = "") -> ValueError:
+    """What to say of files that hold nothing to read: ``what`` of it, and ``why``."""
+    names = str(files[0]) if len(files) == 1 else f"the {len(files)} files {files[0]} .. {files[-1]}"
+    return ValueError(f"there is no {what} in {names}{why}")
+
+
 def check_num_classes(num_classes: int) -> None:
     """Raise ValueError unless there is at least one class, and labels fit 32 bits."""
     if not 1 <= num_classes < 2**31:

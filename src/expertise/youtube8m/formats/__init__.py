@@ -3,10 +3,12 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from expertise.youtube8m.formats._abstract import AbstractFormat
+from expertise.youtube8m.formats._abstract import AbstractFormat, no_frames
 from expertise.youtube8m.formats.npz import NpzFormat
 from expertise.youtube8m.formats.parquet import ParquetFormat
 from expertise.youtube8m.formats.tfrecord import TFRecordFormat
+
+__all__ = ["FORMATS", "AbstractFormat", "format_of", "get_format", "no_frames", "stem_of"]
 
 FORMATS: dict[str, AbstractFormat] = {
     "tfrecord": TFRecordFormat(".tfrecord"),

@@ -15,9 +15,13 @@ MOST_ROWS, MOST_BYTES = 2048, 32 << 20  # of a chunk
 
 
 class AbstractFormat(ABC):
-    """One file format. ``suffix`` is what its files are called when they are written."""
+    """One file format.
+
+    suffix : what its files are called when they are written. has_frames : whether they may be frame-level.
+    """
 
     suffix: str
+    has_frames = False
 
     @abstractmethod
     def estimate_rows(self, path: Path, spec: FeatureSpec) -> int:

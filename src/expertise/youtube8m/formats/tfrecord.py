@@ -24,7 +24,9 @@ FRAME_BYTES = 32 << 20  # of the records of a chunk of frame-level videos
 
 
 class TFRecordFormat(AbstractFormat):
-    """Records with id, labels and one float list for each feature."""
+    """Records with id, labels and one float list for each feature, or one list of frames for each."""
+
+    has_frames = True
 
     def __init__(self, suffix: str) -> None:
         self.suffix = suffix

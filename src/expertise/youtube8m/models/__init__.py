@@ -10,15 +10,40 @@ from expertise.youtube8m.models._abstract import (
     Outputs,
     l2_normalize,
 )
+from expertise.youtube8m.models.attention import AttentionModel
+from expertise.youtube8m.models.chain import ChainMoeModel
+from expertise.youtube8m.models.context_gated import ContextGatedMoeModel
+from expertise.youtube8m.models.dbof import DbofModel
+from expertise.youtube8m.models.frame_logistic import FrameLevelLogisticModel
+from expertise.youtube8m.models.frame_moe import FrameMoeModel
+from expertise.youtube8m.models.frame_moments import FrameMomentsModel
+from expertise.youtube8m.models.gru import GruModel
 from expertise.youtube8m.models.logistic import LogisticModel
+from expertise.youtube8m.models.lstm import LstmModel
 from expertise.youtube8m.models.moe import MoeModel
+from expertise.youtube8m.models.netvlad import NetVladModel
+from expertise.youtube8m.models.nextvlad import NeXtVladModel
+from expertise.youtube8m.models.shared_expert import SharedExpertMoeModel
 
 VIDEO_MODELS: dict[str, type[AbstractVideoModel]] = {
     "LogisticModel": LogisticModel,
     "MoeModel": MoeModel,
+    "ContextGatedMoeModel": ContextGatedMoeModel,
+    "ChainMoeModel": ChainMoeModel,
+    "SharedExpertMoeModel": SharedExpertMoeModel,
 }
 
-FRAME_MODELS: dict[str, type[AbstractFrameModel]] = {}
+FRAME_MODELS: dict[str, type[AbstractFrameModel]] = {
+    "FrameLevelLogisticModel": FrameLevelLogisticModel,
+    "DbofModel": DbofModel,
+    "LstmModel": LstmModel,
+    "GruModel": GruModel,
+    "NetVladModel": NetVladModel,
+    "NeXtVladModel": NeXtVladModel,
+    "AttentionModel": AttentionModel,
+    "FrameMoeModel": FrameMoeModel,
+    "FrameMomentsModel": FrameMomentsModel,
+}
 
 MODELS: dict[str, type[AbstractVideoModel] | type[AbstractFrameModel]] = {**VIDEO_MODELS, **FRAME_MODELS}
 
@@ -29,10 +54,22 @@ __all__ = [
     "AbstractFrameModel",
     "AbstractModel",
     "AbstractVideoModel",
+    "AttentionModel",
+    "ChainMoeModel",
+    "ContextGatedMoeModel",
+    "DbofModel",
     "Explanation",
+    "FrameLevelLogisticModel",
+    "FrameMoeModel",
+    "FrameMomentsModel",
+    "GruModel",
     "LogisticModel",
+    "LstmModel",
     "MoeModel",
+    "NeXtVladModel",
+    "NetVladModel",
     "Outputs",
+    "SharedExpertMoeModel",
     "build_model",
     "l2_normalize",
 ]
@@ -49,9 +86,9 @@ def build_model(flags: ModelFlags) -> AbstractModel:
     if flags.model in VIDEO_MODELS:
         return VIDEO_MODELS[flags.model].from_flags(flags, flags.input_size, flags.input_scale)
 
-    def classifier_of(size: int, value_size: float) -> AbstractVideoModel:
+    def classifier_of(size: int, value_size: float, name: str = "") -> AbstractVideoModel:
         classifier = choose(
-            "video_level_classifier_model", flags.options.video_level_classifier_model, VIDEO_MODELS
+            "video_level_classifier_model", name or flags.options.video_level_classifier_model, VIDEO_MODELS
         )
         scale = flags.value_scale / value_size if flags.value_scale else 1.0
         built: AbstractVideoModel = classifier.from_flags(flags, size, scale)

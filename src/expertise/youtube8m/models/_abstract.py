@@ -6,7 +6,7 @@ Letters of shapes: B batch, L frames, D features, F values of a video, C classes
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Self, final
+from typing import ClassVar, NamedTuple, Protocol, Self, final
 
 import numpy as np
 import torch
@@ -108,7 +108,15 @@ class AbstractVideoModel(AbstractModel):
         return None
 
 
-ClassifierOf = Callable[[int, float], AbstractVideoModel]
+class ClassifierOf(Protocol):
+    """Builds the video-level model on top of a frame-level one."""
+
+    def __call__(self, size: int, value_size: float, name: str = "") -> AbstractVideoModel:
+        """Build it for ``size`` values whose root mean square is about ``value_size``.
+
+        ``name`` is for a frame-level model that has a certain video-level one; "": that of the flags.
+        """
+        ...
 
 
 class AbstractFrameModel(AbstractModel):

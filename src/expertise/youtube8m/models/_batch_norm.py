@@ -3,12 +3,16 @@
 Letters of shapes: N rows of any leading dimensions, F values.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_reduce
 
 DECAY, EPSILON = 0.999, 1e-3  # of the reference (slim.batch_norm)
+_BLOCK_VALUES = 200_000  # of one block of rows, which stay in the processor's cache
 
 
 class BatchNorm(nn.Module):
@@ -17,7 +21,11 @@ class BatchNorm(nn.Module):
     In training the mean and the variance are those of the rows that ``keep`` marks, in all processes
     together, and running averages of them are kept (Ioffe & Szegedy 2015, algorithm 1, with the reference's
     decay .999 and epsilon 1e-3); in evaluation the running averages serve. The running variance is that of
-    the batch as it is (divided by n), as TensorFlow's. All arithmetic is in float32.
+    the batch as it is (divided by n), as TensorFlow's. All arithmetic is in float32, of float64 inputs in
+    float64.
+
+    `forward` is all that most models need. A model whose next operation is a matrix product may ask for
+    `moments` and `scale_and_shift`, and put these into the product's weights.
 
     Parameters
     ----------
@@ -48,34 +56,78 @@ class BatchNorm(nn.Module):
             self.running_variance.fill_(1.0)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Normalise (..., F). ``keep``: bool (...), the rows that count; None: all. Others become 0."""
-        x = x.float()
-        if self.training:
-            mean, variance = self._moments(x, keep)
-        else:
-            mean, variance = self.running_mean, self.running_variance
-        scale = self.weight * torch.rsqrt(variance + EPSILON)
-        y = x * scale + (self.bias - mean * scale)
+        """Normalise (..., F). ``keep``: bool (...), the rows that count (None: all); others become 0."""
+        x = _wide(x)
+        scale, shift = self.scale_and_shift(*self.moments(x, keep))
+        y = torch.addcmul(shift, x, scale)
         return y if keep is None else y * keep.unsqueeze(-1)
 
-    def _moments(self, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and variance (F,) over the rows that count, of all processes; the running averages follow."""
-        rows_NF = x.reshape(-1, self.size)
-        if keep is not None:
-            rows_NF = rows_NF[keep.reshape(-1)]
-        count = torch.tensor(float(len(rows_NF)), device=x.device)
-        total = rows_NF.sum(0)
-        together = dist.is_initialized() and dist.get_world_size() > 1
-        if together:
-            dist.all_reduce(count)
-            total = all_reduce(total)
-        mean = total / count.clamp_min(1.0)
-        squares = (rows_NF - mean).square().sum(0)  # in a second pass: E x^2 - m^2 loses digits
-        if together:
-            squares = all_reduce(squares)
-        variance = squares / count.clamp_min(1.0)
-        if count > 0:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, 1.0 - DECAY)
-                self.running_variance.lerp_(variance, 1.0 - DECAY)
+    def moments(self, x: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Give the mean and the variance (F,) that normalise (..., F); in training `follow` them.
+
+        ``keep`` is as in `forward`; the other rows must be finite.
+        """
+        if not self.training:
+            return self.running_mean, self.running_variance
+        with torch.autocast(x.device.type, enabled=False):
+            rows_NF = _wide(x).reshape(-1, self.size)
+            keep_N = rows_NF.new_ones(len(rows_NF)) if keep is None else keep.reshape(-1).to(rows_NF.dtype)
+            count = sum_over_processes(keep_N.sum())
+            mean = sum_over_processes(keep_N @ rows_NF) / count.clamp_min(1.0)
+            squares: Tensor = _SquareSum.apply(  # type: ignore[no-untyped-call]
+                rows_NF, mean.detach(), keep_N
+            )
+            variance = sum_over_processes(squares) / count.clamp_min(1.0)
+        self.follow(mean, variance, count)
         return mean, variance
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Let the running averages follow the moments (F,) of ``count`` rows; of no row they do not."""
+        share = (1.0 - DECAY) * (count > 0)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share.to(self.running_mean.dtype))
+        self.running_variance.lerp_(variance.to(self.running_mean.dtype), share.to(self.running_mean.dtype))
+
+    def scale_and_shift(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Give (F,) and (F,) such that x scale + shift normalises x by these moments."""
+        scale = self.weight * torch.rsqrt(variance + EPSILON)
+        return scale, self.bias - mean * scale
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Add up a tensor over all processes, differentiably; of one process, the tensor itself."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        result: Tensor = all_reduce(values)
+        return result
+    return values
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Give float32 of what is narrower."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _SquareSum(torch.autograd.Function):
+    """Sum of (x - mean)^2 over the rows that count (F,).
+
+    In a second pass over the rows, because E x^2 - mean^2 loses digits; block by block, so that no array of
+    the rows' size is made. The mean is a constant: the sum over all processes is stationary there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows_NF: Tensor, mean_F: Tensor, keep_N: Tensor) -> Tensor:
+        ctx.save_for_backward(rows_NF, mean_F, keep_N)
+        on_cpu = rows_NF.device.type == "cpu"
+        rows = max(1, _BLOCK_VALUES // len(mean_F) if on_cpu else len(rows_NF))
+        total_F = torch.zeros_like(mean_F)
+        for block, keep in zip(rows_NF.split(rows), keep_N.split(rows), strict=True):
+            total_F.addmv_((block - mean_F).square_().T, keep)
+        return total_F
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_F: Tensor) -> tuple[Tensor, None, None]:
+        rows_NF, mean_F, keep_N = ctx.saved_tensors
+        double_F = 2.0 * gradient_F
+        result_NF = torch.addcmul(-mean_F * double_F, rows_NF, double_F)
+        return result_NF.mul_(keep_N.unsqueeze(-1)), None, None
