@@ -11,8 +11,9 @@ loop over google_crc32c. Against it, padded batches of 128 videos as bytes (B, L
 4. the rated segments of that cache, 5 frames each, over the same floor.
 5. conversion to the cache, in one process.
 
-All sides run in turn in one process; a ratio is the median of the ratios of the repeats. The shards are made of
-random bytes in a temporary folder, 200 to 300 frames of 1,024 + 128 bytes a video, and are in the system's memory.
+All sides run in turn in one process; a ratio is the median of the ratios of the repeats. The shards are made
+of random bytes in a temporary folder, 200 to 300 frames of 1,024 + 128 bytes a video; their bytes are in the
+system's memory.
 """
 
 import argparse
@@ -21,12 +22,15 @@ import itertools
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from records import Row, read_and_check, seconds, settled
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.records import Row, read_and_check, seconds, settled
 
 from expertise.youtube8m._levels import level_of
 from expertise.youtube8m._streaming import rebatch, shuffled

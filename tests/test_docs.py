@@ -19,8 +19,9 @@ from expertise.mixture.gates import GATES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-ROOMS = ("mixture", "nn")
+ROOMS = ("mixture", "nn", "youtube8m")
 NN = DOCS / "nn"
+YOUTUBE8M = DOCS / "youtube8m"
 # a page with an example that names one of these is skipped without it
 OPTIONAL = ("pyarrow", "skops", "torch", "transformers", "onnxruntime", "matplotlib")
 
@@ -91,7 +92,7 @@ def table_row(page: Path, name: str) -> list[str]:
 def test_the_examples_of_a_page_run_in_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if NN in page.parents:
+    if {NN, YOUTUBE8M} & set(page.parents):
         pytest.importorskip("torch")
     for name in OPTIONAL:
         if any(re.search(rf"\b{name}\b", example) for _, example in examples(page)):
@@ -344,3 +345,18 @@ def test_every_method_and_learned_attribute_of_the_neural_mixtures_stands_on_the
 def test_the_layer_in_forty_lines_has_no_more() -> None:
     layer = next(code for _, code in examples(NN / "forty-lines.md") if code.startswith("class SparseLayer"))
     assert len(layer.splitlines()) <= 40
+
+
+# ---- expertise.youtube8m
+
+
+def test_every_model_stands_in_the_table_with_its_flags() -> None:
+    pytest.importorskip("torch")
+    from expertise.youtube8m.flags import Flags
+    from expertise.youtube8m.model_flags import OPTIONS
+    from expertise.youtube8m.models import MODELS
+
+    page = YOUTUBE8M / "models.md"
+    said = {flag for model in MODELS for flag in re.findall(r"`(\w+)`", table_row(page, model)[2])}
+    assert said - {"MoeModel"} == {name for name in OPTIONS if name != "video_level_classifier_model"}
+    assert all(name in {field.name for field in dataclasses.fields(Flags)} for name in said - {"MoeModel"})

@@ -353,3 +353,17 @@ def test_values_that_cannot_be_encoded(given: Any, message: str) -> None:
         encode_example({"x": given})
     with pytest.raises(ValueError, match=message):
         encode_sequence_example({}, {"x": [given]})
+
+
+@settings(max_examples=50)
+@given(shape=st.tuples(st.integers(0, 5), st.integers(1, 300)), seed=st.integers(0, 9))
+def test_an_array_of_bytes_is_written_as_its_rows(shape: tuple[int, int], seed: int) -> None:
+    frames = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    rows = [[frame.tobytes()] for frame in frames]
+    assert encode_sequence_example({}, {"rgb": frames}) == encode_sequence_example({}, {"rgb": rows})
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 3), dtype=np.int64), np.zeros(3, dtype=np.uint8)])
+def test_an_array_of_frames_must_be_bytes_of_two_axes(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"feature list 'rgb' must be an array of bytes \(steps, size\), got"):
+        encode_sequence_example({}, {"rgb": wrong})

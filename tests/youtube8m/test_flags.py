@@ -10,6 +10,7 @@ from expertise.youtube8m.flag_rules import check, choose, compare, unknown_flag
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.models import MODELS
+from youtube8m import flag_page
 
 # name: default. The first block is google/youtube-8m's, the second what it lacked.
 REFERENCE = {
@@ -113,6 +114,10 @@ def test_defaults_of_single_commands_are_the_references() -> None:
     assert table.default("num_readers", "eval") == 8
 
 
+def test_the_page_of_the_flags_is_made_from_the_table() -> None:
+    assert flag_page.PAGE.read_text() == flag_page.page(), "run python tests/youtube8m/flag_page.py"
+
+
 def test_every_entry_is_whole() -> None:
     for name, entry in table.ENTRIES.items():
         assert entry.role in table.ROLES, name
@@ -165,7 +170,7 @@ def test_unknown_flags() -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(FlagError, match="known are LogisticModel, MoeModel; the nearest is MoeModel"):
+    with pytest.raises(FlagError, match="known are LogisticModel, MoeModel, .*; the nearest is MoeModel"):
         choose("model", "MoeModle", MODELS)
 
 

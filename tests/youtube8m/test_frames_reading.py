@@ -1,4 +1,4 @@
-"""Batches of frames: every video or segment exactly once an epoch, padded with 0, from a cache or a stream."""
+"""Batches of frames: every video or segment once an epoch, padded with 0, from a cache or a stream."""
 
 import gc
 import io

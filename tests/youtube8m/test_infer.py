@@ -269,7 +269,7 @@ def test_nan_is_said() -> None:
         ({"output_file": "x.parquet.gz"}, "--output_file=x.parquet.gz: Parquet is compressed inside"),
         ({"input_model_tgz": "/nowhere.tgz"}, "--input_model_tgz=/nowhere.tgz: there is no such file"),
         ({"top_k": 0}, "--top_k=0: must be at least 1"),
-        ({"segment_labels": True}, "--segment_labels=True: .*not built yet"),
+        ({"segment_labels": True}, "--segment_labels: MoeModel in .* is a video-level model"),
     ],
 )
 def test_wrong_flags_are_named(tiny: Any, run: Path, changes: dict[str, Any], message: str) -> None:

@@ -118,8 +118,8 @@ def test_values_are_those_of_the_slow_twin(name: str, training: bool, lengths: l
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_are_finite_differences(name: str, training: bool) -> None:
     """Of all weights of the encoder, and of the frames; one video has a single frame, one has none."""
-    model = build(name, lstm_cells=3, gru_cells=3, attention_size=2, attention_heads=2, frame_moe_hidden=3)
-    model.double().train(training)
+    sizes = {"attention_size": 2, "attention_heads": 2, "frame_moe_experts": 3, "frame_moe_hidden": 2}
+    model = build(name, lstm_cells=3, gru_cells=3, **sizes).double().train(training)
     x_BLD, lengths_B = frames_of([4, 1, 0, 3], 4)
     x_BLD = x_BLD.double().requires_grad_()
     mask_BL1 = frame_mask(lengths_B, 4).unsqueeze(2)
@@ -302,7 +302,7 @@ class Traceable(nn.Module):
 @every_model
 def test_exports_give_the_same_for_any_batch_and_number_of_frames(name: str, tmp_path: Path) -> None:
     """One to be loaded by torch alone, and ONNX."""
-    model = build(name, gru_layers=1)
+    model = build(name, gru_layers=1, video_level_classifier_model="LogisticModel")
     example = (torch.zeros(2, 7, D, dtype=torch.uint8), torch.tensor([7, 3]))
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     with quiet(), torch.no_grad():

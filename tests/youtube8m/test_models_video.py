@@ -270,6 +270,17 @@ def test_scale_is_for_the_weights_that_give_the_class_logits(name: str) -> None:
 
 
 @every_model
+def test_weights_are_drawn_as_for_a_full_model(name: str) -> None:
+    """Glorot's limits: of the features at any rank, or of the hidden values where these are what is looked at."""
+    inputs = {"gate_GCH": D, "expert_MCU": 50 if name == "SharedExpertMoeModel" else D}
+    model = build(name, size=1.0, moe_rank=5, shared_expert_size=50, chain_size=40)
+    for key, weight in model.named_parameters():
+        if key.split(".")[-1] in inputs:
+            limit = np.sqrt(6 / (inputs[key.split(".")[-1]] + len(weight) * C))
+            assert 0.8 * limit < weight.abs().max().item() <= limit, key
+
+
+@every_model
 def test_gates_and_experts_are_penalized_and_nothing_else(name: str) -> None:
     model = build(name, moe_rank=3, moe_l2=0.25)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
@@ -354,25 +365,35 @@ def test_early_answers_are_learned_with_their_weight(name: str) -> None:
         assert_close(after.detach(), before.detach() - 0.1 * before.grad, atol=1e-6, rtol=1e-4)
 
 
+def fused_equals_eager(name: str, soft: bool) -> None:
+    labels = some_labels(16)
+    lesson = lesson_of(videos(16), labels * 0.75 if soft else labels)
+    eager, other = build(name).train(), build(name).train()
+    for model, fused in ((eager, None), (other, fuse(other, cross_entropy_loss))):
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        for _ in range(3):
+            loss, p = train_step(
+                Flags(), TrainingNetwork(model), model, optimizer, cross_entropy_loss, lesson, 0.1, fused
+            )
+        assert_close(loss, cross_entropy_loss(p, lesson.labels))
+    for a, b in zip(eager.parameters(), other.parameters(), strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@every_model
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_fused_step_is_the_step(name: str, soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    fused_equals_eager(name, soft)
+
+
 @pytest.mark.slow
 @every_model
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_compiled_step_is_the_step(name: str, soft: bool) -> None:
     if not compiler_found(torch.device("cpu")):
         pytest.skip("there is no C++ compiler here")
-    x, labels = videos(16), some_labels(16)
-    lesson = lesson_of(x, labels * 0.75 if soft else labels)
-    eager, compiled = build(name).train(), build(name).train()
-    fused = fuse(compiled, cross_entropy_loss)
-    for model, how in ((eager, None), (compiled, fused)):
-        optimizer = torch.optim.SGD(model.parameters(), 1.0)
-        for _ in range(3):
-            loss, p = train_step(
-                Flags(), TrainingNetwork(model), model, optimizer, cross_entropy_loss, lesson, 0.1, how
-            )
-        assert_close(loss, cross_entropy_loss(p, lesson.labels))
-    for a, b in zip(eager.parameters(), compiled.parameters(), strict=True):
-        assert_close(a, b, atol=1e-5, rtol=1e-4)
+    fused_equals_eager(name, soft)
 
 
 class Means(AbstractFrameModel):

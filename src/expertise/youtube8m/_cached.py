@@ -23,7 +23,7 @@ MEMORY_SHARE = 0.6  # of the free memory that a cache may take to be shuffled as
 
 
 class CachedVideos(VideoSource):
-    """Videos of a memory-mapped cache, or what ``frames`` reads of frame-level ones.
+    """Videos of a memory-mapped cache; of frame-level ones what ``frames`` says.
 
     Raises ValueError where that is nothing.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise.youtube8m._frame_videos import UNRATED, Ints, Ratings
-from expertise.youtube8m.frames import SEGMENT_FRAMES, FrameReading
+from expertise.youtube8m.frames import SEGMENT_FRAMES
 from expertise.youtube8m.videos import pointers
 
 

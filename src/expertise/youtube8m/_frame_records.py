@@ -1,7 +1,7 @@
 """tf.train.SequenceExamples of frame-level videos: all of a shard at once, and their frames not copied.
 
-What _frame_lockstep.py finds is listed here; the records that are not of the usual form, or wrong, are read one
-by one. The result is always the one that `parse_sequence_example` would give.
+What _frame_lockstep.py finds is listed here; the records that are not of the usual form, or wrong, are read
+one by one. The result is always the one that `parse_sequence_example` would give.
 
 Letters: n records, L frames of a video.
 """

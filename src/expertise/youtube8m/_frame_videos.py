@@ -83,7 +83,7 @@ class FrameVideos:
         return int(self.lengths.sum())
 
     def pieces(self, scratch: Bytes) -> Iterator[Bytes]:
-        """All frames, one video after the other, in pieces (k, D) that are gone when the next one is asked for.
+        """All frames, one video after the other, in pieces (k, D); each is gone when the next is asked for.
 
         ``scratch``, uint8 (rows, D), is where they are put together.
         """

@@ -1,4 +1,4 @@
-"""What differs between videos with one row of features and videos with frames: how they are read and listed."""
+"""What differs between videos of one row of features and videos of frames: how they are read and listed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence

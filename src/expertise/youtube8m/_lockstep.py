@@ -153,7 +153,7 @@ def _walk(shard: Shard, lists: dict[str, int], floats: dict[str, int]) -> Walk:
             moved |= walk.fixed(key, FLOATS, size)
         if not walk.left().any():
             break
-        if not moved and not any([walk.empty(key, kind) for key, kind in numbers.items()]):
+        if not moved and not any(walk.empty(key, kind) for key, kind in numbers.items()):
             walk.unknown(lists.keys() | floats.keys())
     walk.give_up(walk.left())
     return walk

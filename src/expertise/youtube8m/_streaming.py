@@ -30,7 +30,7 @@ Part = tuple[Table, NDArray[np.int64]]  # rows of a table, in their order
 
 
 class StreamedVideos(VideoSource):
-    """Videos that are read from the files anew in every epoch, or what ``frames`` reads of frame-level ones."""
+    """Videos that are read from the files anew in every epoch; of frame-level ones what ``frames`` says."""
 
     def __init__(
         self,

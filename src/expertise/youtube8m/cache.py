@@ -1,8 +1,9 @@
 """Shards converted once to memory-mapped arrays, which every later epoch and run reads at memory speed.
 
-A cache is a folder: features.f32 (rows of D float32, one a video) or frames.u8 (rows of D bytes, one a frame),
-its index in .npy files, and meta.json. Its name is a hash of all that its content depends on, so a changed
-file, feature or class number makes another cache. It is built in a folder beside and renamed when it is whole.
+A cache is a folder: features.f32 (rows of D float32, one a video) or frames.u8 (rows of D bytes, one a
+frame), its index in .npy files, and meta.json. Its name is a hash of all that its content depends on, so a
+changed file, feature or class number makes another cache. It is built in a folder beside and renamed when it
+is whole.
 """
 
 import errno
@@ -24,7 +25,8 @@ from numpy.typing import NDArray
 from expertise._progress import Meter, progress
 from expertise.youtube8m._cache_folder import boot, part_folder, settle, sweep, sync
 from expertise.youtube8m._frame_videos import Ratings
-from expertise.youtube8m._shards import Job, Layout, ShardIndex, convert_shards
+from expertise.youtube8m._layout import Job, Layout, ShardIndex
+from expertise.youtube8m._shards import convert_shards
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.videos import (
     FeatureSpec,
@@ -44,11 +46,11 @@ INDEX_BYTES = 64  # of a row, beside its features: more than usual
 class Cache:
     """Converted videos; the order is that of the files and of the videos in them.
 
-    features : float32 (rows, D), memory-mapped; of frame-level videos uint8. rows : int64 (n,), the row of each
-    video, or of its first frame; None where video i is row i. label_ptr, labels : the labels of video i are
-    ``labels[label_ptr[i]:label_ptr[i + 1]]``. id_ptr, id_bytes : likewise the ids, as UTF-8. skipped : how many
-    corrupt records were left out; reasons : the first of their errors. lengths : int64 (n,), frames of each
-    video, and ratings of their segments; None at video level.
+    features : float32 (rows, D), memory-mapped; of frame-level videos uint8. rows : int64 (n,), the row of
+    each video, or of its first frame; None where video i is row i. label_ptr, labels : the labels of video i
+    are ``labels[label_ptr[i]:label_ptr[i + 1]]``. id_ptr, id_bytes : likewise the ids, as UTF-8. skipped :
+    how many corrupt records were left out; reasons : the first of their errors. lengths : int64 (n,), frames
+    of each video, and ratings of their segments; None at video level.
     """
 
     features: NDArray[np.float32] | NDArray[np.uint8]

@@ -1,6 +1,7 @@
 """Evaluation: a model's loss and metrics on labelled videos, once or following a run that trains."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -187,14 +188,16 @@ def _evaluate_average(flags: Flags, folders: Sequence[str]) -> dict[str, Any]:
         {"train_dir": folder, "step": member.step, **_flat(row)}
         for folder, member, row in zip(folders, model.members, rows[1:], strict=True)
     ]
-    exports = [f"{Path(f).resolve()} {member.step}" for f, member in zip(folders, model.members, strict=True)]
+    resolved = [Path(folder).resolve() for folder in folders]
+    exports = [f"{path} {member.step}" for path, member in zip(resolved, model.members, strict=True)]
     digest = hashlib.sha256("\n".join([model.average, *exports]).encode())
     file = Path(folders[0]) / "evaluation" / f"average_{digest.hexdigest()[:8]}.json"
     values: dict[str, Any] = {"average": model.average, "data_pattern": flags.eval_data_pattern}
     for one in rows[0]:
         values |= one.values()
     checkpoint.write_json(file, {**values, "members": members})
-    show(title, ["average", *folders], rows, file)
+    above = os.path.commonpath(resolved)
+    show(title, ["average", *(str(path.relative_to(above)) for path in resolved)], rows, file)
     return {"average": model.average, **_flat(rows[0]), "members": members}
 
 

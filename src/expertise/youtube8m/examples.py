@@ -91,13 +91,13 @@ def encode_example(features: Mapping[str, Values]) -> bytes:
 
 
 def encode_sequence_example(
-    context: Mapping[str, Values], feature_lists: Mapping[str, Sequence[Values]]
+    context: Mapping[str, Values], feature_lists: Mapping[str, Sequence[Values] | NDArray[np.uint8]]
 ) -> bytes:
-    """Write a tf.train.SequenceExample; see `encode_example`. A feature list is the values of its steps."""
-    lists = b"".join(
-        _entry(name, b"".join(_message(1, _feature(name, values)) for values in steps))
-        for name, steps in feature_lists.items()
-    )
+    """Write a tf.train.SequenceExample; see `encode_example`. A feature list is the values of its steps.
+
+    A feature list may also be an array of bytes (steps, size): each row is one value of a step.
+    """
+    lists = b"".join(_entry(name, _steps(name, steps)) for name, steps in feature_lists.items())
     return _message(1, _features(context)) + _message(2, lists)
 
 
@@ -248,6 +248,22 @@ def _text(data: bytes, at: int, end: int) -> str:
 
 def _features(features: Mapping[str, Values]) -> bytes:
     return b"".join(_entry(name, _feature(name, values)) for name, values in features.items())
+
+
+def _steps(name: str, steps: Sequence[Values] | NDArray[np.uint8]) -> bytes:
+    """All steps of a feature list."""
+    if not isinstance(steps, np.ndarray):
+        return b"".join(_message(1, _feature(name, values)) for values in steps)
+    if steps.dtype != np.uint8 or steps.ndim != 2:
+        raise ValueError(
+            f"feature list {name!r} must be an array of bytes (steps, size), got {steps.dtype} {steps.shape}"
+        )
+    row = bytes(steps.shape[1])
+    head = _message(1, _message(TEXTS, _message(1, row)))  # the same before each row
+    whole = np.empty((len(steps), len(head)), dtype=np.uint8)
+    whole[:] = np.frombuffer(head, dtype=np.uint8)
+    whole[:, len(head) - len(row) :] = steps
+    return whole.tobytes()
 
 
 def _entry(name: str, value: bytes) -> bytes:

@@ -69,12 +69,12 @@ class Flags:
     model: str = flag("LogisticModel", "model", "train",
         "The model, by name.", resume=SAME)
     moe_num_mixtures: int = flag(2, "model", "train",
-        "MoeModel: experts of a class, beside the dummy that says 0.", resume=SAME, minimum=1)
+        "Mixtures: experts of a class, beside the dummy that says 0.", resume=SAME, minimum=1)
     moe_rank: int = flag(512, "model", "train",
-        "MoeModel: gates and experts look at so many values, which one learned projection makes of the "
+        "Video-level mixtures: they look at so many values, which one learned projection makes of the "
         "features; 0, or more than there are features: at the features themselves.", resume=SAME, minimum=0)
     moe_l2: float = flag(1e-08, "model", "train",
-        "MoeModel: L2 penalty of gate and expert weights.", resume=SAME, minimum=0)
+        "Mixtures: L2 penalty of gate and expert weights.", resume=SAME, minimum=0)
     video_level_classifier_model: str = flag("MoeModel", "model", "train",
         "Frame-level models: the video-level model on top, by name.", resume=SAME)
     dropout: float = flag(0.0, "model", "train",

@@ -33,9 +33,8 @@ class FrameReading:
         if self.max_frames < 1:
             raise ValueError(f"max_frames={self.max_frames} is not allowed; give 1 or more")
         if self.segments not in get_args(Segments):
-            raise ValueError(
-                f"segments={self.segments!r} is not known; it is one of {', '.join(map(repr, get_args(Segments)))}"
-            )
+            known = ", ".join(map(repr, get_args(Segments)))
+            raise ValueError(f"segments={self.segments!r} is not known; it is one of {known}")
 
 
 def frame_mask(lengths_B: Tensor, num_frames: int) -> Tensor:

@@ -1,5 +1,6 @@
 """How the processes of a run come to be: one, those that torchrun starts, or one for each GPU."""
 
+import functools
 import itertools
 import json
 import os
@@ -52,8 +53,9 @@ def joined(flags: Flags) -> Iterator[Processes]:
     """
     if not _has_others():
         check(flags, "train")
-        if flags.num_gpu > 1:
-            print(f"--num_gpu={flags.num_gpu} is ignored: torch finds no GPU here", file=sys.stderr)
+        if flags.num_gpu > 1 and "RANK" not in os.environ:
+            why = "--device=cpu" if flags.device == "cpu" else "torch finds no GPU here"
+            print(f"--num_gpu={flags.num_gpu} is ignored: {why}", file=sys.stderr)
         yield Processes.one(choose_device(flags.device))
         return
     with terminable() as pass_by, Path(os.devnull).open("w") as nowhere:
@@ -65,7 +67,7 @@ def joined(flags: Flags) -> Iterator[Processes]:
         try:
             device = _begin(flags, store, rank, len(peers))
             processes = Processes(rank, len(peers), device, sys.stderr if rank == 0 else nowhere)
-            processes.agree(_must_agree(flags))
+            processes.agree(_must_agree(flags, device))
             yield processes
             pass_by()
             watch.stop()
@@ -97,24 +99,25 @@ def _meet() -> tuple[Store, list[Peer], int]:
     The store that all share, all of them, and the rank of this one.
     """
     try:
-        store, rank, world = next(iter(rendezvous("env://", timeout=JOIN)))
+        shared, rank, world = _shared_store()
+        store = PrefixStore(f"expertise/{next(_runs)}", shared)
+        Watch.announce(store, Peer.here(rank))
+        store.wait([f"here/{other}" for other in range(world)], JOIN)
+        return store, [Peer(**json.loads(store.get(f"here/{other}"))) for other in range(world)], rank
     except RuntimeError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ProcessError(
-            f"the processes of the run can't meet at {where} (MASTER_ADDR, MASTER_PORT): "
-            f"{' '.join(str(error).split())}. Start them with torchrun, which sets both"
+            f"not all of the {os.environ['WORLD_SIZE']} processes of the run have come to {where} within "
+            f"{JOIN.seconds // 60} minutes ({' '.join(str(error).split())}); start all again, with torchrun, "
+            "and see what they say"
         ) from error
-    store = PrefixStore(f"expertise/{next(_runs)}", store)
-    Watch.announce(store, Peer.here(rank))
-    try:
-        store.wait([f"here/{other}" for other in range(world)], JOIN)
-    except RuntimeError as error:
-        missing = [str(other) for other in range(world) if not store.check([f"here/{other}"])]
-        raise ProcessError(
-            f"of {world} processes, {', '.join(missing)} did not come within {JOIN.seconds // 60} minutes; "
-            "start all of them again, and see what they say"
-        ) from error
-    return store, [Peer(**json.loads(store.get(f"here/{other}"))) for other in range(world)], rank
+
+
+@functools.cache
+def _shared_store() -> tuple[Store, int, int]:
+    """Give the store of torchrun or of the first process, rank and world; kept, as other runs may follow."""
+    store, rank, world = next(iter(rendezvous("env://", timeout=JOIN)))
+    return store, rank, world
 
 
 def _begin(flags: Flags, store: Store, rank: int, world: int) -> torch.device:
@@ -138,14 +141,16 @@ def _begin(flags: Flags, store: Store, rank: int, world: int) -> torch.device:
     return device
 
 
-def _must_agree(flags: Flags) -> dict[str, object]:
-    """Give the flags that all processes must have the same; where files are may differ by machine."""
-    places = ("train_data_pattern", "eval_data_pattern", "vocabulary", "teacher")
-    return {
-        f"--{name}": getattr(flags, name)
-        for name in table.of_command("train")
-        if table.ENTRIES[name].resume != table.FREE and name not in places
-    } | {"--start_new_model": flags.start_new_model, "--export_model_steps": flags.export_model_steps}
+def _must_agree(flags: Flags, device: torch.device) -> dict[str, object]:
+    """Give what all processes must have been given; where files are may differ by machine."""
+    places = {"train_data_pattern", "eval_data_pattern", "vocabulary", "teacher"}
+    lasting = {name for name in table.of_command("train") if table.ENTRIES[name].resume != table.FREE}
+    together = {"start_new_model", "export_model_steps", "log_device_placement"}
+    return {f"--{name}": getattr(flags, name) for name in sorted((lasting | together) - places)} | {
+        "--device": device.type,
+        "--cache_dir=none": flags.cache_dir == "none",
+        "whether --eval_data_pattern is given,": flags.eval_data_pattern != "",
+    }
 
 
 # ---- when a process fails

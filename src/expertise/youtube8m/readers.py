@@ -109,8 +109,8 @@ def read_batches(
     frame_features : read frame-level records (TFRecord only): features are bytes (B, L, D), padded with 0
         behind the ``lengths`` (B,) of the videos, each cut at ``max_frames``.
         ``dequantize`` and ``frame_mask`` of expertise.youtube8m.frames make numbers of them.
-    segment_labels : read the rated segments of frame-level records, 5 frames each; ``rated`` (B, C) says which
-        labels count.
+    segment_labels : read the rated segments of frame-level records, 5 frames each; ``rated`` (B, C) says
+        which labels count.
     """
     if segment_labels and not frame_features:
         raise ValueError("segment_labels=True reads frame-level records; give frame_features=True too")

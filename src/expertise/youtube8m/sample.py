@@ -35,7 +35,7 @@ FRAMES = (20, 120)  # of a clip: one a second
 SCENE = (3, 6)  # frames that show the same digit; three of the longest fit the shortest clip
 SEGMENT = 5  # frames
 RATED = 5  # segments of a clip that have labels, at most
-FRAME_LEVEL = 5  # one in so many clips also has frame-level and segment records
+FRAME_LEVEL = 5  # one in so many clips has segments; of the clips to train on, also frames
 ID_LETTERS = string.digits + string.ascii_lowercase
 WHITE = 16  # the brightest pixel
 
@@ -112,8 +112,9 @@ def write_sample(
 ) -> dict[str, str | int]:
     """Write the sample to a new folder, whole or not at all; return what was written.
 
-    The folder gets video/, frame/ and segment/ with the shards of train, validate and test (the latter two
-    for one in five of the clips), vocabulary.csv, and regimes.csv. The same seed gives the same bytes.
+    The folder gets video/, frame/ and segment/ with the shards of train, validate and test, vocabulary.csv, and
+    regimes.csv. Of the clips to train on, one in five has frames; of all clips, one in five has segments. The
+    same seed gives the same bytes.
 
     Raises
     ------
@@ -132,7 +133,8 @@ def write_sample(
             for place, (split, drawn) in enumerate(clips.items()):
                 rng = np.random.default_rng([seed, 3, place])  # which segments are rated
                 few = drawn[: -(-len(drawn) // FRAME_LEVEL)]
-                _write_shards(temporary / "frame", split, [frame_record(clip) for clip in few])
+                seen = few if split == "train" else drawn
+                _write_shards(temporary / "frame", split, [frame_record(clip) for clip in seen])
                 _write_shards(temporary / "segment", split, [segment_record(clip, rng) for clip in few])
                 _write_shards(temporary / "video", split, [video_record(clip) for clip in drawn])
                 meter.advance(len(drawn))
@@ -231,12 +233,9 @@ def _draw_clip(rng: np.random.Generator, video: str, pools: list[NDArray[np.int6
     return Clip(video, tuple(sorted(digits.tolist())), inverted, images)
 
 
-def _frame_lists(clip: Clip) -> dict[str, list[list[bytes]]]:
+def _frame_lists(clip: Clip) -> dict[str, NDArray[np.uint8]]:
     rgb, audio = clip_frames(clip)
-    return {
-        "rgb": [[frame.tobytes()] for frame in rgb],
-        "audio": [[frame.tobytes()] for frame in audio],
-    }
+    return {"rgb": rgb, "audio": audio}
 
 
 # ---- files

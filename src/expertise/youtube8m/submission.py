@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 CSV_HEADER = "Class,Segments\n"
 _GZIP_LEVEL = 4
-_BLOCK_BYTES = 64 << 20  # keys that wait until the lists take them in
+_BLOCK_BYTES = 64 << 20  # scores that wait until the lists take them in
 _SLACK = 0.25  # a list may grow so much beyond its limit before it is cut
 _ROW_GROUP = 32_768  # rows of a Parquet row group, at least
 _NUMBER = np.uint64(0xFFFFFFFF)
@@ -90,8 +90,10 @@ class BestSegments:
         self.classes, self.limit = classes, limit
         self._lists: list[list[Keys]] = [[] for _ in classes]
         self._sizes = np.zeros(len(classes), dtype=np.int64)
-        self._worst = np.full(len(classes), np.iinfo(np.uint64).max)  # keys from here on are in no list
-        self._waiting: list[Keys] = []
+        # a list that is full takes better scores only: of equal ones, it has those that came first
+        self._worst = np.full(len(classes), -np.inf, dtype=np.float32)
+        self._waiting: list[npt.NDArray[np.float32]] = []
+        self._taken_in = 0
         self._ids: list[bytes] = []
         self._id_sizes: list[Ints] = []
         self._starts: list[npt.NDArray[np.int32]] = []
@@ -113,10 +115,9 @@ class BestSegments:
         self._ids.append(b" ".join([*encoded, b""]))
         self._id_sizes.append(np.array([len(one) + 1 for one in encoded], dtype=np.int64))
         self._starts.append(np.array([int(one.rpartition(":")[2]) for one in ids], dtype=np.int32))
-        numbers_B = np.arange(self.num_segments, self.num_segments + len(ids), dtype=np.uint64)
-        self._waiting.append(score_keys(scores_BC) << np.uint64(32) | numbers_B[:, None])
+        self._waiting.append(scores_BC)
         self.num_segments += len(ids)
-        if sum(keys.nbytes for keys in self._waiting) >= _BLOCK_BYTES:
+        if (self.num_segments - self._taken_in) * max(1, len(self.classes)) * 4 >= _BLOCK_BYTES:
             self._take_in()
 
     def segments(self) -> Segments:
@@ -137,22 +138,24 @@ class BestSegments:
             yield index, (keys & _NUMBER).astype(np.int64), scores_of_keys(keys >> np.uint64(32))
 
     def _take_in(self) -> None:
-        """Put the keys that wait into the lists, and cut those that have grown too long."""
+        """Put what waits into the lists, and cut those that have grown too long."""
         if not self._waiting:
             return
         columns_CB = np.ascontiguousarray(np.concatenate(self._waiting).T)
         self._waiting.clear()
-        for place, keys in enumerate(columns_CB):
-            better = keys[keys < self._worst[place]]
+        for place, scores_B in enumerate(columns_CB):
+            better = np.flatnonzero(scores_B > self._worst[place])
             if len(better):
-                self._lists[place].append(better)
+                numbers = (better + self._taken_in).astype(np.uint64)
+                self._lists[place].append(score_keys(scores_B[better]) << np.uint64(32) | numbers)
                 self._sizes[place] += len(better)
+        self._taken_in = self.num_segments
         for place in np.flatnonzero(self._sizes > self.limit * (1 + _SLACK)).tolist():
             keys = np.concatenate(self._lists[place])
             keys.partition(self.limit - 1)
             self._lists[place] = [keys[: self.limit].copy()]
             self._sizes[place] = self.limit
-            self._worst[place] = keys[self.limit - 1]
+            self._worst[place] = scores_of_keys(keys[self.limit - 1 :][:1] >> np.uint64(32))[0]
 
 
 def write_csv(file: Path, best: BestSegments, *, zipped: bool) -> None:

@@ -60,8 +60,10 @@ def train(flags: Flags) -> TrainResult:
         train_dir = Path(flags.train_dir)
         step = max(checkpoint.steps_of(train_dir), default=0)
         return TrainResult(train_dir, step, finished=(train_dir / "finished.json").is_file())
-    with joined(flags) as processes, torch.random.fork_rng():
-        return _train(flags, processes)
+    with joined(flags) as processes:
+        gpus = [processes.device] if processes.device.type == "cuda" else []
+        with torch.random.fork_rng(gpus):
+            return _train(flags, processes)
 
 
 def _train(flags: Flags, processes: Processes) -> TrainResult:

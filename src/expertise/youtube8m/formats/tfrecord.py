@@ -89,7 +89,7 @@ class TFRecordFormat(AbstractFormat):
 
 
 def _head(path: Path) -> tuple[int, bytes]:
-    """The size of the file without compression, about, and its first record; (0, b"") if it cannot be read."""
+    """About the size of the file without compression, and its first record; nothing if it cannot be read."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -57,7 +57,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalise (..., F). ``keep``: bool (...), the rows that count (None: all); others become 0."""
-        x = _wide(x)
+        x = at_least_float32(x)
         scale, shift = self.scale_and_shift(*self.moments(x, keep))
         y = torch.addcmul(shift, x, scale)
         return y if keep is None else y * keep.unsqueeze(-1)
@@ -70,7 +70,7 @@ class BatchNorm(nn.Module):
         if not self.training:
             return self.running_mean, self.running_variance
         with torch.autocast(x.device.type, enabled=False):
-            rows_NF = _wide(x).reshape(-1, self.size)
+            rows_NF = at_least_float32(x).reshape(-1, self.size)
             keep_N = rows_NF.new_ones(len(rows_NF)) if keep is None else keep.reshape(-1).to(rows_NF.dtype)
             count = sum_over_processes(keep_N.sum())
             mean = sum_over_processes(keep_N @ rows_NF) / count.clamp_min(1.0)
@@ -102,7 +102,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
-def _wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Give float32 of what is narrower."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

@@ -48,12 +48,12 @@ def normalize_clusters(vlad_BKN: Tensor) -> Tensor:
 
 
 def extremes(a_BLK: Tensor, keep_BL: Tensor | None, falling_K: Tensor | None = None) -> Tensor:
-    """Give the largest value of each cluster over the frames, the smallest where ``falling_K`` says so: (B, K).
+    """Give the largest value of each cluster over the frames, or the smallest, (B, K).
 
     Parameters
     ----------
     keep_BL : bool, which frames count; None: all. A video without a frame that counts gets 0.
-    falling_K : bool; None: the largest of all clusters.
+    falling_K : bool, the clusters whose smallest value is given; None: none.
     """
     if keep_BL is None:
         most_BK = a_BLK.amax(dim=1)
@@ -126,8 +126,8 @@ def standard_product(z_BLD: Tensor, scale_D: Tensor, shift_D: Tensor, weight_KD:
     """Give (z scale) W' for frames z that nothing was learned of: batch normalisation between two others.
 
     It is normalised over the frames again, and there a shift of z, the same for all frames, is taken out: it
-    is left out here, and its gradient is 0. That of the scale comes from the weights' gradient, so no gradient
-    of z is needed, which would be a third product of the same size. Under autocast the product is in its dtype.
+    is left out here, and its gradient is 0. The scale's gradient comes from that of the weights, so none of z
+    is needed, which would be a third product of the same size. Under autocast the product is in its dtype.
 
     Parameters
     ----------

@@ -37,11 +37,11 @@ class Mixture(nn.Module):
         expert = F.linear(expert_BU, self.expert_MCU.flatten(0, 1), self.expert_bias_MC.flatten())
         return gate.unflatten(1, self.gate_GCH.shape[:2]), expert.unflatten(1, self.expert_MCU.shape[:2])
 
-    def reset(self, generator: torch.Generator, input_size: int, scale: float) -> None:
-        """Draw the weights anew: Glorot-uniform, as for ``input_size`` inputs, times ``scale``; biases 0."""
+    def reset(self, generator: torch.Generator, gate_inputs: int, expert_inputs: int, scale: float) -> None:
+        """Draw the weights anew: Glorot-uniform, as for so many inputs, times ``scale``; biases 0."""
         with torch.no_grad():
-            for weight in (self.gate_GCH, self.expert_MCU):
-                glorot_uniform_(weight, input_size, weight.shape[0] * weight.shape[1], generator)
+            for weight, inputs in ((self.gate_GCH, gate_inputs), (self.expert_MCU, expert_inputs)):
+                glorot_uniform_(weight, inputs, weight.shape[0] * weight.shape[1], generator)
                 weight.mul_(scale)
             self.expert_bias_MC.zero_()
 

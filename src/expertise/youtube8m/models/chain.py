@@ -114,7 +114,7 @@ class ChainMoeModel(AbstractVideoModel):
         for told in self._told:
             told.reset(generator)
         for stage in self._mixtures:
-            stage.reset(generator, self.input_size, scale)
+            stage.reset(generator, self.input_size, self.input_size, scale)
 
     def start_at_rates(self, rates_C: Tensor) -> None:
         """Set the biases so that every stage gives zeros ``rates_C``; what a stage is told then is 0."""

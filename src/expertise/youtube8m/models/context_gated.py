@@ -93,7 +93,7 @@ class ContextGatedMoeModel(AbstractVideoModel):
         """Draw the weights anew: the mixture's as `MoeModel`'s, the gates' as they are at any ``scale``."""
         self.input_gate.reset(generator)
         self.seen.reset(generator)
-        self.mixture.reset(generator, self.input_size, scale)
+        self.mixture.reset(generator, self.input_size, self.input_size, scale)
         self.output_gate.reset(generator)
 
     def start_at_rates(self, rates_C: Tensor) -> None:

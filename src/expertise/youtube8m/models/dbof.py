@@ -20,7 +20,7 @@ from expertise.youtube8m.models._frame_sums import (
     standard_product,
 )
 
-# Each with the root mean square of what it makes of a standard normal variable. None ever falls: the largest
+# Each with the root mean square of what it makes of a normalised value. None ever falls: the largest
 # activation is the activation of the largest value.
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "sigmoid": (torch.sigmoid, 0.54),
@@ -114,7 +114,7 @@ class DbofModel(AbstractFrameModel):
         if self.norms is not None:
             return self.activation(self.norms.hidden(hidden_BH))
         assert self.biases is not None
-        return self.activation(hidden_BH.float() + self.biases.hidden_H)
+        return self.activation(hidden_BH + self.biases.hidden_H)
 
     def reset_encoder(self, generator: torch.Generator) -> None:
         """Draw the weights anew, from N(0, 1 / D) for the clusters and N(0, 1 / K) for the hidden units.
@@ -164,7 +164,7 @@ class DbofModel(AbstractFrameModel):
         assert self.biases is not None
         a_BIK = F.linear(x_BID, self.cluster_KD)
         most_BK = extremes_and_squares(a_BIK, counted_BI)[0] if self.training else extremes(a_BIK, counted_BI)
-        return self.activation(most_BK.float() + self.biases.cluster_K)
+        return self.activation(most_BK + self.biases.cluster_K)
 
     def _normalized_extremes(
         self, norms: "_Norms", x_BID: Tensor, keep_BI: Tensor, counted_BI: Tensor | None
@@ -182,7 +182,7 @@ class DbofModel(AbstractFrameModel):
             norms.input.bias,
             self.cluster_KD,
         )
-        # the frames have mean 0 over the real ones of all processes, and are 0 elsewhere; so are their products
+        # frames have mean 0 over the real ones of all processes and are 0 elsewhere: so are their products
         extreme_BK, squares_K = extremes_and_squares(a_BIK, counted_BI, falling_K)
         count = sum_over_processes(keep_BI.sum().to(squares_K.dtype))
         variance_K = sum_over_processes(squares_K) / count.clamp_min(1.0)
@@ -206,9 +206,9 @@ class DbofModel(AbstractFrameModel):
 
     @staticmethod
     def _standardized(norm: BatchNorm, x_BID: Tensor, keep_BI: Tensor) -> Tensor:
-        """Give the frames with mean 0 and variance 1, what is not real 0: without the norm's weight and bias.
+        """Give the frames with mean 0 and variance 1, padding 0: without the norm's weight and bias.
 
-        These are put into the product behind, which then needs no gradient of its input, a third of its cost.
+        These two are put into the product behind, which then needs no gradient of its input.
         """
         mean_D, variance_D = norm.moments(x_BID, keep_BI)
         return (x_BID - mean_D) * (torch.rsqrt(variance_D + EPSILON) * keep_BI.unsqueeze(-1))

@@ -89,8 +89,8 @@ class LstmModel(AbstractFrameModel):
         Padding runs too. With two thirds of real frames, packed sequences took 1.5 times as long on a CPU.
         """
         weights = []
-        for kernel_GK, bias_G in zip(self.kernels, self.biases, strict=True):
-            weights += [*self._parts(kernel_GK), bias_G, self._forget_bias(bias_G)]
+        for input_GI, hidden_GH, bias_G in self._layers():
+            weights += [input_GI, hidden_GH, bias_G, self._forget_bias(bias_G)]
         start = x_BLD.new_zeros(len(self.kernels), x_BLD.shape[0], self.cells)
         h_BLH, _, _ = torch.lstm(
             x_BLD,
@@ -107,8 +107,7 @@ class LstmModel(AbstractFrameModel):
 
     def _scanned(self, x_BLD: Tensor) -> Tensor:
         """Give the same, frame by frame, for an export."""
-        for kernel_GK, bias_G in zip(self.kernels, self.biases, strict=True):
-            input_GI, hidden_GH = self._parts(kernel_GK)
+        for input_GI, hidden_GH, bias_G in self._layers():
             gates_BLG = F.linear(x_BLD, input_GI, bias_G + self._forget_bias(bias_G))
             x_BLD = self._scanned_layer(gates_BLG, hidden_GH.T.contiguous())
         return x_BLD
@@ -124,11 +123,13 @@ class LstmModel(AbstractFrameModel):
         zeros_BH = gates_BLG.new_zeros(gates_BLG.shape[0], self.cells)
         return scan_frames(step, gates_BLG, (zeros_BH, zeros_BH.clone()))
 
-    def _parts(self, kernel_GK: Tensor) -> tuple[Tensor, Tensor]:
-        """Split a kernel: what it does to the layer's input (G, I), and to the hidden state (G, H)."""
-        input_GI, hidden_GH = kernel_GK[:, : -self.cells], kernel_GK[:, -self.cells :]
+    def _layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Give what each layer does to its input (G, I) and to its hidden state (G, H), and its bias (G,)."""
+        first, *others = (kernel_GK[:, : -self.cells] for kernel_GK in self.kernels)
         # scaling the weights is scaling the features, which are more
-        return (input_GI * self.input_scale if kernel_GK is self.kernels[0] else input_GI), hidden_GH
+        inputs = [first * self.input_scale, *others]
+        hidden = [kernel_GK[:, -self.cells :] for kernel_GK in self.kernels]
+        return list(zip(inputs, hidden, self.biases, strict=True))
 
     def _forget_bias(self, bias_G: Tensor) -> Tensor:
         """Give the constant of the forget gate, 0 for the others, (G,)."""

@@ -15,7 +15,7 @@ from expertise.youtube8m.models._abstract import (
     ClassifierOf,
     l2_normalize,
 )
-from expertise.youtube8m.models._batch_norm import BatchNorm
+from expertise.youtube8m.models._batch_norm import BatchNorm, at_least_float32
 from expertise.youtube8m.models._frame_sums import variance_scaled_
 
 VALUE_SIZE = 0.54  # root mean square of h sigmoid(g) for standard normal h and g
@@ -108,7 +108,7 @@ class NeXtVladModel(AbstractFrameModel):
         vlad_BV = self.vlad_norm(l2_normalize(self._vlad(x_BLD, lengths_B)).flatten(1))
         hidden_BH = self.hidden_norm(F.linear(vlad_BV, self.hidden_HV))
         inside_BR = F.relu(self.narrow_norm(F.linear(hidden_BH, self.narrow_RH)))
-        gated_BH: Tensor = hidden_BH * torch.sigmoid(F.linear(inside_BR, self.gate_HR).float())
+        gated_BH: Tensor = hidden_BH * torch.sigmoid(at_least_float32(F.linear(inside_BR, self.gate_HR)))
         return gated_BH
 
     def _vlad(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class NeXtVladModel(AbstractFrameModel):
         """Give u, 0 for padding (B, L, G)."""
         weight_GD = self.attention_GE @ self.widen_ED
         bias_G = self.attention_GE @ self.widen_bias_E + self.attention_bias_G
-        u_BLG = torch.sigmoid(F.linear(x_BLD, weight_GD, bias_G).float())
+        u_BLG = torch.sigmoid(at_least_float32(F.linear(x_BLD, weight_GD, bias_G)))
         return u_BLG * keep_BL.unsqueeze(-1)
 
     def _from_widened(self, x_BLD: Tensor, y_BLE: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class SharedExpertMoeModel(AbstractVideoModel):
         """Draw the weights anew: gates and experts as `MoeModel`'s; ``scale`` is for these alone."""
         self.seen.reset(generator)
         self.hidden.reset(generator)
-        self.mixture.reset(generator, self.input_size, scale)
+        self.mixture.reset(generator, self.input_size, len(self.hidden.bias_U), scale)
 
     def start_at_rates(self, rates_C: Tensor) -> None:
         """Set the experts' biases so that zeros, of which the hidden values are 0, are given ``rates_C``."""
