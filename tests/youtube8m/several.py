@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,12 @@ def make_runs(
     (folder / "runs.json").write_text(json.dumps(values))
     processes = start([str(SCRIPT), str(folder)], world, folder)
     try:
-        for rank, process in enumerate(processes):
-            assert process.wait(timeout=120) == 0, said(folder, rank)
+        end = time.monotonic() + 300.0
+        while any(process.poll() is None for process in processes):
+            time.sleep(0.05)
+            assert time.monotonic() < end, said(folder, 0)
+            for rank, process in enumerate(processes):
+                assert not process.returncode, said(folder, rank)
     finally:
         for process in processes:
             process.kill()

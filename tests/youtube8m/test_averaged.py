@@ -52,9 +52,9 @@ def test_five_steps_by_hand(decay: float) -> None:
 def test_late_in_a_run_the_decay_is_the_flag() -> None:
     model = MoeModel(3, 2)
     averaged = AveragedModel(model, 0.99)
-    model.expert_bias_MC.data.fill_(1.0)
+    model.mixture.expert_bias_MC.data.fill_(1.0)
     averaged.follow(model, 10**6)
-    assert_close(averaged.model.state_dict()["expert_bias_MC"], torch.full((2, 2), 0.01))
+    assert_close(averaged.model.state_dict()["mixture.expert_bias_MC"], torch.full((2, 2), 0.01))
 
 
 def test_it_is_a_model_of_its_own() -> None:

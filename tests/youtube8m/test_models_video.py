@@ -271,7 +271,7 @@ def test_scale_is_for_the_weights_that_give_the_class_logits(name: str) -> None:
 
 @every_model
 def test_weights_are_drawn_as_for_a_full_model(name: str) -> None:
-    """Glorot's limits: of the features at any rank, or of the hidden values where these are what is looked at."""
+    """Glorot's limits: of the features at any rank, or of the hidden values that are looked at."""
     inputs = {"gate_GCH": D, "expert_MCU": 50 if name == "SharedExpertMoeModel" else D}
     model = build(name, size=1.0, moe_rank=5, shared_expert_size=50, chain_size=40)
     for key, weight in model.named_parameters():

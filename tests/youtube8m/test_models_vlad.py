@@ -440,6 +440,15 @@ def test_the_seed_decides_which_frames_are_drawn() -> None:
     assert torch.equal(*draws)
 
 
+def test_wrong_names_of_dbof_list_what_is_known() -> None:
+    with pytest.raises(ValueError, match="pooling='mean' is not known; give max or average"):
+        DbofModel(LogisticModel(6, C), D, pooling="mean")
+    with pytest.raises(
+        ValueError, match="activation='gelu' is not known; give sigmoid or relu or relu6 or tanh"
+    ):
+        DbofModel(LogisticModel(6, C), D, activation="gelu")
+
+
 def test_dbof_takes_the_named_classifier() -> None:
     model = build("dbof", video_level_classifier_model="MoeModel", moe_num_mixtures=3)
     assert isinstance(model.classifier, MoeModel)

@@ -302,6 +302,32 @@ def test_numbers_of_any_type_and_features_by_name(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_no_feature_is_said(tmp_path: Path) -> None:
+    arrays = {"id": ["u", "v"], "x": np.ones((2, 2)), "labels": ["a", "b"], "seconds": [1.0, 2.0]}
+    told = io.StringIO()
+    flags = Flags(
+        input_data_pattern=str(write_npz(tmp_path / "a.npz", arrays)),
+        output_dir=str(tmp_path / "out"),
+        feature_names="",
+    )
+    pack(flags, stream=told)
+    assert "left out, because not rows of numbers: seconds\n" in told.getvalue()
+    assert "packing: 2/2 videos" in told.getvalue()
+
+
+def test_categories_are_text(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    arrays = columns(make([3, 1, 12, 5]))
+    run(write_npz(tmp_path / "a.npz", arrays), tmp_path / "plain")
+    coded = arrays | {
+        name: pyarrow.array(arrays[name]).dictionary_encode() for name in ("id", "labels", "partition")
+    }
+    run(write_parquet(tmp_path / "a.parquet", coded), tmp_path / "coded")
+    one, other = contents(tmp_path / "plain"), contents(tmp_path / "coded")
+    del one["dataset.json"], other["dataset.json"]
+    assert one == other
+
+
 def test_a_read_from_the_middle_gives_the_same_videos(tmp_path: Path) -> None:
     """What a shard needs is read from its first row to its last, also within a row group."""
     paths = [
@@ -427,12 +453,15 @@ def test_the_commands_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     flags = described(tmp_path / "my [data]")["train_flags"]
     assert "--feature_names=mean_rgb,mean_audio" in flags["video"]
     assert {"--feature_names=rgb,audio", "--feature_sizes=4,3", "--frame_features"} <= set(flags["frame"])
-    command = pack_commands("a.npz", "other [data]")[0]
-    cli_run(*command[2:], "--max_steps=2", "--batch_size=8", "--cache_dir=none")
+    videos, frames = pack_commands("a.npz", "other [data]")
+    cli_run(*videos[2:], "--max_steps=2", "--batch_size=8", "--cache_dir=none")
     assert (tmp_path / "run" / "finished.json").exists()
     assert json.loads((tmp_path / "run" / "model_flags.json").read_text())["class_names"] == class_names(
         tmp_path / "other [data]"
     )
+    few = ("--max_steps=2", "--batch_size=8", "--cache_dir=none", "--gru_cells=4")
+    cli_run(*frames[2:], "--start_new_model", *few)
+    assert json.loads((tmp_path / "run" / "model_flags.json").read_text())["frame_features"] is True
 
 
 def cli_run(*words: str) -> None:

@@ -23,8 +23,11 @@ from expertise.youtube8m._interrupt import Terminated, forwarded, interruptible,
 from expertise.youtube8m._watch import Farewell, Peer, Watch
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.launch import gpus_to_use
+from expertise.youtube8m.models import FRAME_MODELS
+from expertise.youtube8m.models import MODELS as ALL_MODELS
 from expertise.youtube8m.processes import ProcessError, Processes
 from expertise.youtube8m.records import encode_sequence_example, write_records
+from expertise.youtube8m.step import compiler_found
 from expertise.youtube8m.train import train
 from youtube8m.conftest import write_tiny
 from youtube8m.several import Process, arguments, command, make_runs, said, start
@@ -41,15 +44,27 @@ SMALL = {
     "frame_moe_experts": 4,
     "frame_moe_hidden": 6,
     "context_gating_rank": 3,
+    "chain_size": 3,
+    "shared_expert_size": 5,
+    "lstm_cells": 5,
+    "gru_cells": 5,
+    "nextvlad_cluster_size": 4,
+    "nextvlad_hidden_size": 8,
+    "attention_heads": 3,
+    "attention_size": 4,
 }
 MODELS: dict[str, dict[str, Any]] = {
     "LogisticModel": {},
     "MoeModel": {"ema_decay": 0.9},
-    "ContextGatedMoeModel": {},
+    "streamed": {"model": "MoeModel", "cache_dir": "none"},
+    "ContextGatedMoeModel": {"log_device_placement": True},
     "NetVladModel": FRAMES,
     "DbofModel": FRAMES,
     "FrameMoeModel": FRAMES | {"frame_moe_balance": 0.5},
 }
+OTHER_MODELS = {
+    name: (FRAMES if name in FRAME_MODELS else {}) for name in ALL_MODELS if name not in MODELS
+} | {"compiled": {"model": "MoeModel", "compile": "on"}}
 UNLIKE = {  # what all but the first process are given otherwise
     "other batch": {"batch_size": 8},
     "no file": {"train_data_pattern": "/nowhere/*.tfrecord"},
@@ -80,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def flags_for(data: Path, train_dir: Path, model: str = "MoeModel", **changes: Any) -> Flags:
+def flags_for(data: Path, train_dir: Path, **changes: Any) -> Flags:
     level = data / ("frames" if changes.get("frame_features") else "videos")
     values: dict[str, Any] = {
         "train_dir": str(train_dir),
@@ -88,7 +103,7 @@ def flags_for(data: Path, train_dir: Path, model: str = "MoeModel", **changes: A
         "feature_names": "mean_rgb,mean_audio",
         "feature_sizes": "6,2",
         "num_classes": 5,
-        "model": model,
+        "model": "MoeModel",
         "batch_size": HALF,
         "cache_dir": str(data / "cache"),
         "num_readers": 1,
@@ -108,27 +123,41 @@ def log(train_dir: Path) -> list[dict[str, Any]]:
 # ---- the same run
 
 
+def comparable(data: Path, folder: Path, models: dict[str, dict[str, Any]]) -> dict[str, Flags]:
+    """Runs of 20 steps, evaluated at step 10 and at the end."""
+    runs = {}
+    for name, changes in models.items():
+        level = "frames" if "frame_features" in changes else "videos"
+        evaluation = {"export_model_steps": 10, "eval_data_pattern": str(data / level / "validate*")}
+        runs[name] = flags_for(data, folder / name, **({"model": name} | evaluation | changes))
+    return runs
+
+
+def same_as_one_process(flags: Flags, train_dir: Path) -> None:
+    """Compare with one process that takes the whole batch: weights, and everything in the log."""
+    whole = replace(flags, train_dir=str(train_dir), batch_size=2 * HALF)
+    assert train(whole).step == 20
+    for file in ("model", "averaged") if whole.ema_decay else ("model",):
+        theirs = weights(Path(flags.train_dir), 20, file)
+        for key, value in weights(train_dir, 20, file).items():
+            torch.testing.assert_close(
+                theirs[key], value, atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
+            )
+    for mine, its in zip(log(Path(flags.train_dir)), log(train_dir), strict=True):
+        mine.pop("examples_per_second", None)
+        its.pop("examples_per_second", None)
+        for key, value in its.items():
+            assert mine[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key
+
+
 class Made:
     """Runs that two processes have made, one after the other."""
 
     def __init__(self, data: Path, folder: Path) -> None:
-        self.data, self.folder = data, folder
-        validate = {
-            level: str(data / level / "validate*") for level in ("videos", "frames")
-        }  # every model is evaluated at step 10 and at the end
-        self.flags = {
-            name: flags_for(
-                data,
-                folder / name,
-                name,
-                **changes,
-                export_model_steps=10,
-                eval_data_pattern=validate["frames" if changes.get("frame_features") else "videos"],
-            )
-            for name, changes in MODELS.items()
-        }
+        self.folder = folder
+        self.flags = comparable(data, folder, MODELS)
         self.flags["half"] = flags_for(data, folder / "half", num_epochs=2, max_steps=10)
-        self.flags["misspelt"] = flags_for(data, folder / "misspelt", "MoModel")
+        self.flags["misspelt"] = flags_for(data, folder / "misspelt", model="MoModel")
         for name in UNLIKE:
             self.flags[name] = flags_for(data, folder / name)
         self.flags["after all that"] = flags_for(data, folder / "after", max_steps=1)
@@ -145,18 +174,18 @@ def test_twenty_steps_are_those_of_one_process_with_twice_the_batch(
     made: Made, tmp_path: Path, name: str
 ) -> None:
     assert (made.first[name], made.second[name]) == ("finished", "finished")
-    whole = replace(made.flags[name], train_dir=str(tmp_path), batch_size=2 * HALF)
-    assert train(whole).step == 20
-    for file in ("model", "averaged") if whole.ema_decay else ("model",):
-        theirs = weights(made.folder / name, 20, file)
-        for key, value in weights(tmp_path, 20, file).items():
-            torch.testing.assert_close(
-                theirs[key], value, atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
-            )
-    for mine, its in zip(log(made.folder / name), log(tmp_path), strict=True):
-        mine.pop("examples_per_second", None), its.pop("examples_per_second", None)
-        for key, value in its.items():
-            assert mine[key] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value), key
+    same_as_one_process(made.flags[name], tmp_path)
+
+
+@pytest.mark.slow
+def test_so_are_those_of_every_other_model_and_of_a_compiled_step(data: Path, tmp_path: Path) -> None:
+    if not compiler_found(torch.device("cpu")):
+        pytest.skip("no C++ compiler here")
+    runs = comparable(data, tmp_path, OTHER_MODELS)
+    for outcome in make_runs(runs, 2, tmp_path):
+        assert outcome == dict.fromkeys(runs, "finished")
+    for name, flags in runs.items():
+        same_as_one_process(flags, tmp_path / f"whole {name}")
 
 
 def test_one_process_writes_and_speaks(made: Made) -> None:
@@ -211,7 +240,7 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 @pytest.fixture
 def long_run(data: Path, tmp_path: Path) -> Iterator[tuple[Flags, list[Process]]]:
     """Two processes that train for minutes, and have saved a checkpoint."""
-    flags = flags_for(data, tmp_path / "run", "LogisticModel", num_epochs=5000, export_model_steps=20)
+    flags = flags_for(data, tmp_path / "run", model="LogisticModel", num_epochs=5000, export_model_steps=20)
     processes = start(command(flags), 2, tmp_path)
     try:
         until(lambda: bool(checkpoint.steps_of(tmp_path / "run")))

@@ -56,9 +56,9 @@ def test_it_starts_near_the_rates_of_the_classes(source: VideoSource, rank: int)
 
 def test_the_projection_gives_what_gates_are_made_for(source: VideoSource) -> None:
     model = begin(Flags(model="MoeModel", moe_rank=4), source)
-    assert model.projection_RD is not None
+    assert model.seen.projection_RD is not None
     x = l2_normalize(next(source.batches(600)).features) * model.input_scale
-    seen = x @ model.projection_RD.T
+    seen = x @ model.seen.projection_RD.T
     assert seen.square().mean().sqrt().item() == pytest.approx(recipe.KAPPA, rel=1e-3)
 
 
@@ -80,8 +80,8 @@ def test_the_projection_keeps_the_directions_that_tell_classes_apart(tmp_path: P
     )
     model = MoeModel(8, 2, rank=2, input_scale=1.0)
     recipe.begin(Flags(model="MoeModel"), model, OPTIMIZERS["Adam"](model.parameters()), source)
-    assert model.projection_RD is not None
-    energy = model.projection_RD.detach().square().sum(dim=0)
+    assert model.seen.projection_RD is not None
+    energy = model.seen.projection_RD.detach().square().sum(dim=0)
     assert energy[[1, 6]].sum() > 0.98 * energy.sum()
 
 
@@ -91,14 +91,14 @@ def test_the_start_is_repeatable_and_depends_on_the_seed(source: VideoSource) ->
     other = begin(dataclasses.replace(flags, seed=1), source)
     for a, b, c in zip(first.parameters(), second.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
-        assert torch.equal(a, c) == (a is first.expert_bias_MC)  # the rates are the same
+        assert torch.equal(a, c) == (a is first.mixture.expert_bias_MC)  # the rates are the same
 
 
 def test_the_reference_starts_as_the_reference(source: VideoSource) -> None:
     model = begin(Flags(model="MoeModel", recipe="reference"), source)
     assert model.rank == 0
-    assert not model.expert_bias_MC.any()
-    assert model.gate_GCH.abs().max().item() == pytest.approx(math.sqrt(6 / (8 + 15)), rel=0.05)
+    assert not model.mixture.expert_bias_MC.any()
+    assert model.mixture.gate_GCH.abs().max().item() == pytest.approx(math.sqrt(6 / (8 + 15)), rel=0.05)
 
 
 def test_epsilon_is_the_recipes_for_adam_only_in_the_stable_recipe(source: VideoSource) -> None:
@@ -113,7 +113,7 @@ def test_a_merged_model_is_the_same_function() -> None:
     generator = torch.Generator().manual_seed(0)
     model = MoeModel(20, 6, 3, rank=5, input_scale=1.7)
     model.reset(generator, 4.0)
-    model.expert_bias_MC.data = torch.randn(3, 6, generator=generator)
+    model.mixture.expert_bias_MC.data = torch.randn(3, 6, generator=generator)
     x = torch.randn(30, 20, generator=generator)
     full = model.merged()
     assert full.rank == 0

@@ -16,18 +16,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 import reference
-from expertise.youtube8m import checkpoint, submission
+from expertise.youtube8m import checkpoint, recipe, submission
 from expertise.youtube8m.evaluate import evaluate, evaluate_source
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.frames import FrameReading
 from expertise.youtube8m.infer import infer
+from expertise.youtube8m.loading import Classifier, VideoModel
 from expertise.youtube8m.losses import LOSSES
 from expertise.youtube8m.measure import measure
 from expertise.youtube8m.metrics import NoLabelError, VideoMetrics
+from expertise.youtube8m.models import build_model
+from expertise.youtube8m.processes import Processes
 from expertise.youtube8m.readers import open_videos
 from expertise.youtube8m.records import encode_sequence_example, write_records
+from expertise.youtube8m.run_state import open_data
 from expertise.youtube8m.segment_metrics import SegmentMetrics
 from expertise.youtube8m.submission import BestSegments, read_class_ids, write_csv, write_parquet
 from expertise.youtube8m.train import train
@@ -111,6 +116,14 @@ def test_where_all_is_rated_it_is_the_map_of_videos_over_all_their_entries() -> 
     videos.update(predictions, labels)
     found = measured(predictions, labels, rated | True).compute()
     assert found["map"] == pytest.approx(videos.compute()["map"], abs=1e-12)
+
+
+def test_it_is_the_average_precision_of_scikit_learn_where_no_scores_are_equal() -> None:
+    predictions, labels, rated = random_case(6)
+    precisions = measured(predictions, labels, rated).per_class().average_precision
+    for c in range(7):
+        known = average_precision_score(labels[rated[:, c], c], predictions[rated[:, c], c])
+        assert precisions[c] == pytest.approx(known, abs=1e-12)
 
 
 def test_what_is_not_rated_changes_nothing() -> None:
@@ -394,6 +407,27 @@ def test_training_on_segments_is_judged_by_their_map(
     assert checkpoint.best_step(tmp_path) == 2
 
 
+def test_the_log_of_training_looks_at_ratings_only(pattern: str, tmp_path: Path) -> None:
+    flags = train_flags(tmp_path, pattern, batch_size=500, num_epochs=1, eval_data_pattern="")
+    one = Processes.one(torch.device("cpu"))
+    source, _, model_flags = open_data(flags, one)
+    start = build_model(model_flags)
+    recipe.begin(flags, start, torch.optim.SGD(start.parameters()), source)
+    batch = one_batch(pattern, FrameReading(300, "rated"))
+    assert batch.rated is not None
+    model = VideoModel(Classifier(start).eval(), model_flags, 0, one.device)
+    predictions = model.predict(batch.features, batch.lengths)
+    rows = (predictions * batch.rated).tolist()
+
+    train(flags)  # one step, of all segments
+    [record] = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert (record["step"], record["examples"]) == (1, len(batch.ids))
+    expected = LOSSES["CrossEntropyLoss"](predictions, batch.labels, batch.rated).item()
+    assert record["loss"] == pytest.approx(expected, rel=1e-4)
+    assert record["hit_at_1"] == pytest.approx(reference.hit_at_1(rows, batch.labels.tolist()))
+    assert record["gap"] == pytest.approx(reference.gap(rows, batch.labels.tolist()), rel=1e-4)
+
+
 def test_older_logs_are_judged_by_gap(tmp_path: Path) -> None:
     records = [{"kind": "eval", "step": step, "data": "d", "gap": gap} for step, gap in ((1, 0.5), (2, 0.25))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -458,6 +492,23 @@ def test_csv_lists_the_best_segments_of_every_class(
     if not rated:  # every part of a video is there
         starts = [int(one.split(":")[1]) for one in batch.ids if one.startswith("t000:")]
         assert starts == list(range(0, 5 * len(starts), 5))
+
+
+def test_the_submission_is_worth_what_evaluation_says(tmp_path: Path, pattern: str) -> None:
+    # as the judges do it: of each list, the segments that were rated for its class
+    write_frame_export(tmp_path / "run", 3)
+    found = evaluate(eval_flags(tmp_path / "run", pattern))
+    infer(infer_flags(tmp_path / "run", pattern, tmp_path / "out.csv"))
+    batch = one_batch(pattern, FrameReading(20, "rated"))
+    assert batch.rated is not None
+    place = {segment: row for row, segment in enumerate(batch.ids)}
+    precisions = []
+    for index, segments in parse((tmp_path / "out.csv").read_text()).items():
+        rows = [place[one] for one in segments if one in place and batch.rated[place[one], index]]
+        hits = batch.labels[rows, index].tolist()
+        if any(hits):
+            precisions.append(reference.average_precision(list(range(len(hits), 0, -1)), hits, sum(hits)))
+    assert found["segments"]["map"] == pytest.approx(sum(precisions) / len(precisions), rel=1e-9)
 
 
 def test_segment_max_pred_and_segment_label_ids_file(tmp_path: Path, pattern: str) -> None:

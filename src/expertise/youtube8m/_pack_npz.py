@@ -63,6 +63,7 @@ class NpzTable(AbstractTable):
             for name, (shape, dtype) in used.items()
             if name not in RESERVED
         }
+        self.left_out = tuple(name for name in heads if name not in used)
         self.label_kind = "" if "labels" not in used else _kind(used["labels"][1])
         self._keys = tuple(name for name in used if name in RESERVED)
         self._arrays: dict[str, NDArray[Any]] = {}

@@ -51,6 +51,7 @@ class ParquetTable(AbstractTable):
                 if field.name not in RESERVED and _is_list(field.type) and _is_number(field.type.value_type)
             ]
             self.features = {name: _feature(file, name, schema.field(name).type) for name in lists}
+            self.left_out = tuple(name for name in schema.names if name not in (*lists, *RESERVED))
             self._keys = [name for name in RESERVED if name in schema.names]
             self.label_kind = _kind(schema.field("labels").type) if "labels" in schema.names else ""
 
@@ -144,6 +145,8 @@ def _is_number(kind: Any) -> bool:
 
 
 def _is_text(kind: Any) -> bool:
+    if _types().is_dictionary(kind):  # what pandas makes of categories
+        kind = kind.value_type
     return bool(_types().is_string(kind) or _types().is_large_string(kind))
 
 

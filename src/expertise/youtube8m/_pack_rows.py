@@ -60,13 +60,14 @@ class Rows:
 class AbstractTable(ABC):
     """A file of rows. What is in it is known from its head; rows are read when they are asked for.
 
-    num_rows : n. features : all arrays or columns of numbers, by name. label_kind : "text", "number", or ""
-    for a file without labels.
+    num_rows : n. features : all arrays or columns of numbers, by name. left_out : what is neither a feature
+    nor one of `RESERVED`. label_kind : "text", "number", or "" for a file without labels.
     """
 
     path: Path
     num_rows: int
     features: Mapping[str, Feature]
+    left_out: tuple[str, ...]
     label_kind: str
 
     @abstractmethod

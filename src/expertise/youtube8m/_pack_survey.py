@@ -155,6 +155,8 @@ def survey(
     classes, shards, longest = Classes(vocabulary), _Shards(videos_per_shard), 0
     magnitudes = {name: Magnitudes() for name, feature in inputs.features.items() if not feature.is_bytes}
     with progress("checking", inputs.num_rows, "frames", stream=stream) as meter:
+        if left_out := inputs.tables[0].left_out:
+            meter.say(f"left out, because not rows of numbers: {', '.join(left_out)}")
         for video in inputs.videos():
             if video.id in seen:
                 raise _fault(

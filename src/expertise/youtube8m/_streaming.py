@@ -47,7 +47,7 @@ class StreamedVideos(VideoSource):
         self.spec, self.num_classes = spec, num_classes
         self._files, self._num_readers, self._skip = list(files), num_readers, skip_corrupt
         self._stream = stream
-        self._frames, self._level = frames, level_of(spec, frames)
+        self._level, self._batches = level_of(spec, frames), Batches(spec, num_classes, frames)
         self._errors: dict[Path, list[RecordError]] = {}
         self._told = False
         self._counts: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -100,9 +100,8 @@ class StreamedVideos(VideoSource):
             epoch, skip = divmod(start, self.num_videos) if start else (0, 0)
             epochs = itertools.count(epoch) if num_epochs is None else range(epoch, num_epochs)
             windows = (part for number in epochs for part in self._epoch(number, shuffle == "blocks", seed))
-            batches = Batches(self.spec, self.num_classes, self._frames)
             for parts in rebatch(windows, batch_size, skip):
-                yield batches.make(cut(parts, part))
+                yield self._batches.make(cut(parts, part))
 
         return stream()
 

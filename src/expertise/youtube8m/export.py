@@ -143,8 +143,10 @@ def export_program(model: VideoModel) -> torch.export.ExportedProgram:
     traceable = _TraceableFrames if form.frames else _TraceableVideos
     with quiet(), torch.no_grad():
         program = torch.export.export(traceable(model.module.model).eval(), example, dynamic_shapes=free)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it would carry the paths of this machine into the files
+    for module in program.graph_module.modules():  # a loop over frames has a graph of its own
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # it would carry the paths of this machine into the files
     return program
 
 

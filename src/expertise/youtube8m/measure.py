@@ -104,11 +104,7 @@ def measure(
     gathered: list[_Figures] = []
     with _evaluating(members):
         for batch in source.batches(batch_size * together.world, part=together.part):
-            answers = (
-                model.answers(batch.features, batch.lengths)
-                if isinstance(model, Ensemble)
-                else [model.predict(batch.features, batch.lengths)]
-            )
+            answers = _answers(model, batch)
             gathered = gathered or [_Figures(_empty(model, batch, top_k)) for _ in answers]
             for figures, predictions_BC in zip(gathered, answers, strict=True):
                 figures.update(predictions_BC, batch, label_loss)
@@ -119,6 +115,13 @@ def measure(
     steps = [model.step] if len(members) == 1 else [model.step, *(member.step for member in members)]
     whole = _whole(gathered, together)
     return [_evaluation(model, step, figures) for step, figures in zip(steps, whole, strict=True)]
+
+
+def _answers(model: Predictor, batch: Batch) -> list[Tensor]:
+    """Give what the model says, and behind an average what each member says."""
+    if isinstance(model, Ensemble):
+        return model.answers(batch.features, batch.lengths)
+    return [model.predict(batch.features, batch.lengths)]
 
 
 @contextmanager

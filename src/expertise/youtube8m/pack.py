@@ -35,7 +35,7 @@ from expertise.youtube8m.videos import match_files
 from expertise.youtube8m.vocabulary import read_vocabulary
 
 DATASET, VOCABULARY, UNFINISHED = "dataset.json", "vocabulary.csv", "unfinished"
-MODELS = {"video": "MoeModel", "frame": "FrameLevelLogisticModel"}  # of the commands that are shown
+MODELS = {"video": "MoeModel", "frame": "GruModel"}  # of the commands that are shown
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.distributed.nn.functional import all_reduce
 
 DECAY, EPSILON = 0.999, 1e-3  # of the reference (slim.batch_norm)
 _BLOCK_VALUES = 200_000  # of one block of rows, which stay in the processor's cache
@@ -20,9 +19,10 @@ class BatchNorm(nn.Module):
 
     In training the mean and the variance are those of the rows that ``keep`` marks, in all processes
     together, and running averages of them are kept (Ioffe & Szegedy 2015, algorithm 1, with the reference's
-    decay .999 and epsilon 1e-3); in evaluation the running averages serve. The running variance is that of
-    the batch as it is (divided by n), as TensorFlow's. All arithmetic is in float32, of float64 inputs in
-    float64.
+    decay .999 and epsilon 1e-3); in evaluation the running averages serve. The decay begins small, (1 + t) /
+    (10 + t) after t steps: at .999 they would need thousands of steps to forget where they began. The running
+    variance is that of the batch as it is (divided by n), as TensorFlow's. All arithmetic is in float32, of
+    float64 inputs in float64.
 
     `forward` is all that most models need. A model whose next operation is a matrix product may ask for
     `moments` and `scale_and_shift`, and put these into the product's weights.
@@ -31,13 +31,15 @@ class BatchNorm(nn.Module):
     ----------
     size : F.
 
-    The parameters are float32 (F,): weight (1 at the start) and bias (0); the buffers are mean and variance.
+    The parameters are float32 (F,): weight (1 at the start) and bias (0); the buffers are mean and variance,
+    and the number of steps that they have followed.
     """
 
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_variance: Tensor
+    steps: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -46,6 +48,7 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_variance", torch.ones(size))
+        self.register_buffer("steps", torch.zeros(()))
 
     def reset(self) -> None:
         """Start anew: scale 1, shift 0, running mean 0 and variance 1."""
@@ -54,6 +57,7 @@ class BatchNorm(nn.Module):
             self.bias.zero_()
             self.running_mean.zero_()
             self.running_variance.fill_(1.0)
+            self.steps.zero_()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Normalise (..., F). ``keep``: bool (...), the rows that count (None: all); others become 0."""
@@ -84,9 +88,12 @@ class BatchNorm(nn.Module):
     @torch.no_grad()
     def follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Let the running averages follow the moments (F,) of ``count`` rows; of no row they do not."""
-        share = (1.0 - DECAY) * (count > 0)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share.to(self.running_mean.dtype))
-        self.running_variance.lerp_(variance.to(self.running_mean.dtype), share.to(self.running_mean.dtype))
+        seen = (count > 0).to(self.steps.dtype)
+        decay = ((1.0 + self.steps) / (10.0 + self.steps)).clamp(max=DECAY)
+        share = ((1.0 - decay) * seen).to(self.running_mean.dtype)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_variance.lerp_(variance.to(self.running_mean.dtype), share)
+        self.steps += seen
 
     def scale_and_shift(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Give (F,) and (F,) such that x scale + shift normalises x by these moments."""
@@ -97,7 +104,7 @@ class BatchNorm(nn.Module):
 def sum_over_processes(values: Tensor) -> Tensor:
     """Add up a tensor over all processes, differentiably; of one process, the tensor itself."""
     if dist.is_initialized() and dist.get_world_size() > 1:
-        result: Tensor = all_reduce(values)
+        result: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]
         return result
     return values
 
@@ -105,6 +112,23 @@ def sum_over_processes(values: Tensor) -> Tensor:
 def at_least_float32(x: Tensor) -> Tensor:
     """Give float32 of what is narrower."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """What every process has is part of every process's sum, so the gradient is a sum over them too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
 
 class _SquareSum(torch.autograd.Function):

@@ -28,6 +28,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "relu6": (F.relu6, 0.71),
     "tanh": (torch.tanh, 0.63),
 }
+POOLINGS = ("max", "average")
 
 
 class DbofModel(AbstractFrameModel):
@@ -54,6 +55,10 @@ class DbofModel(AbstractFrameModel):
     activation : f, one of ACTIVATIONS.
     random_evaluation : draw frames in evaluation too, as the reference.
 
+    Raises
+    ------
+    ValueError : pooling or activation is none of these.
+
     The largest value over the frames is taken before the batch normalisation, which is a straight line for
     each cluster: where it rises the largest value stays the largest, and where it falls the smallest becomes
     so. The values of all frames (B, I, K), by far the model's largest array, are thus read twice and written
@@ -74,6 +79,10 @@ class DbofModel(AbstractFrameModel):
         activation: str = "sigmoid",
         random_evaluation: bool = False,
     ) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling={pooling!r} is not known; give {' or '.join(POOLINGS)}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation!r} is not known; give {' or '.join(ACTIVATIONS)}")
         super().__init__()
         self.classifier, self.num_classes = classifier, classifier.num_classes
         self.input_size, self.iterations = input_size, iterations

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Pullback, glorot_uniform_
-from expertise.youtube8m.models._mixing import gate_and_votes, mix, mix_and_pullback
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Pullback
+from expertise.youtube8m.models._mixing import mix, mix_and_pullback
+from expertise.youtube8m.models._mixture import Mixture, explanation
+from expertise.youtube8m.models._seen import Seen
 
 
 class MoeModel(AbstractVideoModel):
@@ -50,11 +52,8 @@ class MoeModel(AbstractVideoModel):
         super().__init__()
         self.input_size, self.num_classes, self.num_mixtures = input_size, num_classes, num_mixtures
         self.rank, self.input_scale, self.dropout, self.l2 = rank, input_scale, dropout, l2
-        H = rank or input_size
-        self.projection_RD = nn.Parameter(torch.zeros(rank, input_size)) if rank else None
-        self.gate_GCH = nn.Parameter(torch.zeros(num_mixtures + 1, num_classes, H))
-        self.expert_MCH = nn.Parameter(torch.zeros(num_mixtures, num_classes, H))
-        self.expert_bias_MC = nn.Parameter(torch.zeros(num_mixtures, num_classes))
+        self.seen = Seen(input_size, rank, input_scale)
+        self.mixture = Mixture(self.seen.size, self.seen.size, num_classes, num_mixtures, l2)
 
     @classmethod
     def from_flags(cls, flags: ModelFlags, input_size: int, input_scale: float) -> Self:
@@ -72,18 +71,14 @@ class MoeModel(AbstractVideoModel):
 
     def projection(self) -> nn.Parameter | None:
         """The projection (R, D), where the model is not a full one."""
-        return self.projection_RD
+        return self.seen.projection_RD
 
     def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Give the logits of the gate (B, M + 1, C) and of the experts (B, M, C)."""
         (x_BD,) = inputs
-        seen_BH = x_BD * self.input_scale
-        if self.projection_RD is not None:
-            seen_BH = F.linear(seen_BH, self.projection_RD)
-        seen_BH = F.dropout(seen_BH, self.dropout, self.training)
-        gate = F.linear(seen_BH, self.gate_GCH.flatten(0, 1))
-        expert = F.linear(seen_BH, self.expert_MCH.flatten(0, 1), self.expert_bias_MC.flatten())
-        return gate.unflatten(1, self.gate_GCH.shape[:2]), expert.unflatten(1, self.expert_MCH.shape[:2])
+        seen_BH = F.dropout(self.seen(x_BD), self.dropout, self.training)
+        logits: tuple[Tensor, ...] = self.mixture(seen_BH, seen_BH)
+        return logits
 
     def pool(self, *logits: Tensor) -> Tensor:
         """Mix the experts' votes by the gate's weights; overwrites the logits."""
@@ -100,50 +95,34 @@ class MoeModel(AbstractVideoModel):
 
         A projection is drawn orthogonal to itself, which keeps the length of what it passes on.
         """
-        if self.projection_RD is not None:
-            drawn = torch.empty_like(self.projection_RD).normal_(generator=generator)
-            with torch.no_grad():
-                self.projection_RD.copy_(torch.linalg.qr(drawn.T)[0].T)
-        for weight in (self.gate_GCH, self.expert_MCH):
-            glorot_uniform_(weight, self.input_size, weight.shape[0] * self.num_classes, generator)
-            with torch.no_grad():
-                weight.mul_(scale)
-        with torch.no_grad():
-            self.expert_bias_MC.zero_()
+        self.seen.reset(generator)
+        self.mixture.reset(generator, self.input_size, self.input_size, scale)
 
     def start_at_rates(self, rates_C: Tensor) -> None:
-        """Set the experts' biases so that a zero input is given ``rates_C`` (C,).
-
-        There the gate gives each expert 1 / (M + 1), so an expert must say rate (M + 1) / M.
-        """
-        votes_C = rates_C * (self.num_mixtures + 1) / self.num_mixtures
-        with torch.no_grad():
-            self.expert_bias_MC.copy_(torch.logit(votes_C.clamp(max=0.99)))
+        """Set the experts' biases so that a zero input is given ``rates_C`` (C,)."""
+        self.mixture.start_at_rates(rates_C)
 
     def penalized(self) -> list[tuple[nn.Parameter, float]]:
         """Give the weights with their L2 penalty."""
-        return [(self.gate_GCH, self.l2), (self.expert_MCH, self.l2)]
+        return self.mixture.penalized()
 
     @torch.no_grad()
     def explain(self, *inputs: Tensor) -> Explanation:
         """Say who decided, for normalised features (B, D)."""
-        gate_BGC, vote_BMC = gate_and_votes(*self.logits(*inputs))
-        p_BC = (gate_BGC[:, :-1] * vote_BMC).sum(dim=1)
-        return Explanation(
-            probabilities=p_BC.cpu().numpy(),
-            gate_weights=gate_BGC.transpose(1, 2).cpu().numpy(),
-            expert_votes=vote_BMC.transpose(1, 2).cpu().numpy(),
-        )
+        gate_BGC, expert_BMC = self.logits(*inputs)
+        return explanation(gate_BGC, expert_BMC)
 
     @torch.no_grad()
     def merged(self) -> "MoeModel":
         """Give the same function as a full model of input scale 1, such as the reference's."""
         full = MoeModel(self.input_size, self.num_classes, self.num_mixtures, l2=self.l2)
-        full.to(self.gate_GCH.device)
-        for mine, its in ((self.gate_GCH, full.gate_GCH), (self.expert_MCH, full.expert_MCH)):
-            weight = mine if self.projection_RD is None else mine @ self.projection_RD
-            its.copy_(weight * self.input_scale)
-        full.expert_bias_MC.copy_(self.expert_bias_MC)
+        mine, its = self.mixture, full.mixture
+        full.to(mine.gate_GCH.device)
+        projection = self.seen.projection_RD
+        for weight, of_full in ((mine.gate_GCH, its.gate_GCH), (mine.expert_MCU, its.expert_MCU)):
+            merged = weight if projection is None else weight @ projection
+            of_full.copy_(merged * self.input_scale)
+        its.expert_bias_MC.copy_(mine.expert_bias_MC)
         return full
 
     def load_reference_weights(self, gates: Tensor, experts: Tensor, biases: Tensor) -> None:
@@ -174,6 +153,6 @@ class MoeModel(AbstractVideoModel):
                     f"takes {wanted[name]}"
                 )
         with torch.no_grad():
-            self.gate_GCH.copy_(gates.reshape(D, C, M + 1).permute(2, 1, 0))
-            self.expert_MCH.copy_(experts.reshape(D, C, M).permute(2, 1, 0))
-            self.expert_bias_MC.copy_(biases.reshape(C, M).T)
+            self.mixture.gate_GCH.copy_(gates.reshape(D, C, M + 1).permute(2, 1, 0))
+            self.mixture.expert_MCU.copy_(experts.reshape(D, C, M).permute(2, 1, 0))
+            self.mixture.expert_bias_MC.copy_(biases.reshape(C, M).T)
