@@ -40,14 +40,14 @@ CLIPS = {"num_epochs": 20}
 FRAMES = {"frame_features": True, "num_epochs": 5, "max_frames": 64}
 # what the row is called: the model, its feature with its size, its flags
 MODELS: dict[str, tuple[str, str, int, dict[str, Any]]] = {
-    "mean spectrum, logistic": ("LogisticModel", "spectrum", 40, CLIPS),
-    "mean spectrum, mixture": ("MoeModel", "spectrum", 40, CLIPS),
-    "arcs, logistic": ("LogisticModel", "arc", 40 * ARCS, CLIPS),
-    "arcs, mixture": ("MoeModel", "arc", 40 * ARCS, CLIPS),
-    "frames, attention": ("AttentionModel", "sound", 41, FRAMES),
-    "frames, sparse experts": ("FrameMoeModel", "sound", 41, {**FRAMES, "frame_moe_hidden": 64}),
-    "frames, LSTM": ("LstmModel", "sound", 41, {**FRAMES, "lstm_cells": 64, "lstm_layers": 1}),
-    "frames, GRU": ("GruModel", "sound", 41, {**FRAMES, "gru_cells": 64, "gru_layers": 1}),
+    "mean spectrum logistic": ("LogisticModel", "spectrum", 40, CLIPS),
+    "mean spectrum mixture": ("MoeModel", "spectrum", 40, CLIPS),
+    "arcs logistic": ("LogisticModel", "arc", 40 * ARCS, CLIPS),
+    "arcs mixture": ("MoeModel", "arc", 40 * ARCS, CLIPS),
+    "frames attention": ("AttentionModel", "sound", 41, FRAMES),
+    "frames sparse experts": ("FrameMoeModel", "sound", 41, {**FRAMES, "frame_moe_hidden": 64}),
+    "frames LSTM": ("LstmModel", "sound", 41, {**FRAMES, "lstm_cells": 64, "lstm_layers": 1}),
+    "frames GRU": ("GruModel", "sound", 41, {**FRAMES, "gru_cells": 64, "gru_layers": 1}),
 }
 
 
@@ -83,7 +83,7 @@ def hold_out(folder: Path, row: str, speakers: tuple[str, ...], held_out: str) -
     model, name, size, flags = MODELS[row]
     level = "frame" if "frame_features" in flags else "video"
     patterns = {speaker: f"{folder}/packed/{level}/{speaker}[0-9]*" for speaker in speakers}
-    train_dir = str(folder / "runs" / f"{row}, {held_out}".replace(", ", "-"))
+    train_dir = str(folder / "runs" / f"{row} {held_out}".replace(" ", "-"))
     shared: dict[str, Any] = {"train_dir": train_dir, "cache_dir": str(folder / "cache"), "num_readers": 1}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         train(

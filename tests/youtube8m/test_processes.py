@@ -57,7 +57,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "LogisticModel": {},
     "MoeModel": {"ema_decay": 0.9},
     "streamed": {"model": "MoeModel", "cache_dir": "none"},
-    "ContextGatedMoeModel": {"log_device_placement": True},
+    "ContextGatedMoeModel": {},
     "NetVladModel": FRAMES,
     "DbofModel": FRAMES,
     "FrameMoeModel": FRAMES | {"frame_moe_balance": 0.5},

@@ -6,7 +6,7 @@ Letters: L frames, D values of a feature.
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -151,24 +151,13 @@ def survey(
     ValueError : an id comes again after others, a value is not finite, a frame is all zeros, a label is not
         in the vocabulary, a partition's name is wrong, or no video has a label and there is no vocabulary.
     """
-    seen: set[str] = set()
-    classes, shards, longest = Classes(vocabulary), _Shards(videos_per_shard), 0
+    classes, shards = Classes(vocabulary), _Shards(videos_per_shard)
     magnitudes = {name: Magnitudes() for name, feature in inputs.features.items() if not feature.is_bytes}
+    longest = 0
     with progress("checking", inputs.num_rows, "frames", stream=stream) as meter:
         if left_out := inputs.tables[0].left_out:
             meter.say(f"left out, because not rows of numbers: {', '.join(left_out)}")
-        for video in inputs.videos():
-            if video.id in seen:
-                raise _fault(
-                    video,
-                    "the id stood before other ids already; sort the rows so that those of an id stand "
-                    "together, and give no id in two files",
-                )
-            seen.add(video.id)
-            if not PARTITION.fullmatch(video.partition):
-                raise _fault(
-                    video, f"partition {video.partition!r} is not allowed; use the letters a to z alone"
-                )
+        for video in _checked(inputs):
             for name, counted in magnitudes.items():
                 _check_values(video, name)
                 counted.add(video.features[name])
@@ -194,6 +183,22 @@ def survey(
         longest,
         tuple(sorted((one for own in shards.found.values() for one in own), key=lambda one: one.start)),
     )
+
+
+def _checked(inputs: Inputs) -> Iterator[OwnVideo]:
+    """All videos, each id once. Raises ValueError at one that comes again, and at a wrong partition."""
+    seen: set[str] = set()
+    for video in inputs.videos():
+        if video.id in seen:
+            raise _fault(
+                video,
+                "the id stood before other ids already; sort the rows so that those of an id stand together, "
+                "and give no id in two files",
+            )
+        seen.add(video.id)
+        if not PARTITION.fullmatch(video.partition):
+            raise _fault(video, f"partition {video.partition!r} is not allowed; use the letters a to z alone")
+        yield video
 
 
 def _check_values(video: OwnVideo, name: str) -> None:

@@ -206,15 +206,14 @@ class Watch:
 
     def _judged(self, beats_before: Sequence[str]) -> str:
         """Say what is wrong; empty where nothing is."""
-        said = [Farewell(**json.loads(text)) if text else None for text in self._farewells]
-        others = [peer for peer in self._peers if peer.rank != self._rank]
         here = self._peers[self._rank]
+        others = [(peer, self._farewells[peer.rank]) for peer in self._peers if peer is not here]
         # who left tells most: a process that is missed by many was named by the first who missed it
-        for farewell in said:
-            if farewell is not None and farewell.finding:
-                return farewell.finding
-        for peer in others:
-            if said[peer.rank] is not None:
+        for _, said in others:
+            if said and (finding := Farewell(**json.loads(said)).finding):
+                return finding
+        for peer, said in others:
+            if said:
                 continue
             if peer.near(here):
                 if peer.has_ended:

@@ -223,9 +223,9 @@ class Flags:
     output_model_tgz: str = flag("", "other", "infer",
         "Also write the model as an archive, for input_model_tgz.")
     segment_max_pred: int = flag(100_000, "other", "infer",
-        "Segments listed for a class.")
+        "Segments listed for a class, at most.", minimum=1)
     segment_label_ids_file: str = flag("", "other", "infer",
-        "Classes of the segment task.")
+        "A csv with a column Index: the classes whose segments are listed; all unless given.")
     # fmt: on
 
 

@@ -253,8 +253,6 @@ def _check_output(flags: Flags, output: Path) -> str:
             f"--segment_label_ids_file={flags.segment_label_ids_file} lists classes of segments; give "
             "--segment_labels too"
         )
-    if flags.segment_max_pred < 1:
-        raise FlagError(f"--segment_max_pred={flags.segment_max_pred}: must be at least 1")
     return output_format
 
 

@@ -112,14 +112,15 @@ def log_forward(root: nn.Module, lesson: Lesson, precision: str, meter: Meter) -
     The forward is one of its own: the step of a long run is compiled, and calls no module.
     """
 
-    def tell(name: str, module: nn.Module, output: Tensor) -> None:
+    def tell(name: str, module: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
         weight = next(module.parameters(), None)
         weights = (
             f"weights {str(weight.dtype).removeprefix('torch.')}" if weight is not None else "no weights"
         )
-        result = str(output.dtype).removeprefix("torch.")
+        first = output if isinstance(output, Tensor) else next(filter(torch.is_tensor, output))
+        result = str(first.dtype).removeprefix("torch.")
         meter.say(
-            f"{name or 'classifier'} ({type(module).__name__}): {output.device}, {weights}, output {result}"
+            f"{name or 'classifier'} ({type(module).__name__}): {first.device}, {weights}, output {result}"
         )
 
     handles = [
