@@ -47,14 +47,13 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class Plan:
-    """request : what it was made of; a pack goes on only where this is the same. label_kind : as in Inputs.
-    classes : their names. train_counts : how many videos to train on have each. longest : frames of the
-    longest video. shards : in the order of their first rows.
+    """request : what it was made of; a pack goes on only where this is the same. classes : their names.
+    train_counts : how many videos to train on have each. longest : frames of the longest video. shards : in
+    the order of their first rows.
     """
 
     request: Mapping[str, Any]
     features: tuple[PlannedFeature, ...]
-    label_kind: str
     classes: tuple[str, ...]
     train_counts: tuple[int, ...]
     longest: int
@@ -81,7 +80,6 @@ class Plan:
         return cls(
             values["request"],
             tuple(PlannedFeature(**feature) for feature in values["features"]),
-            values["label_kind"],
             tuple(values["classes"]),
             tuple(values["train_counts"]),
             values["longest"],

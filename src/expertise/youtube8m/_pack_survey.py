@@ -177,7 +177,6 @@ def survey(
             PlannedFeature(name, feature.size, None if feature.is_bytes else magnitudes[name].factor())
             for name, feature in inputs.features.items()
         ),
-        inputs.label_kind,
         names,
         counts,
         longest,
