@@ -32,12 +32,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.records import Row, read_and_check, seconds, settled
 
-from expertise.youtube8m._levels import level_of
-from expertise.youtube8m._streaming import rebatch, shuffled
-from expertise.youtube8m._tables import Batches
 from expertise.youtube8m.cache import open_cache
 from expertise.youtube8m.frames import SEGMENT_FRAMES, FrameReading
 from expertise.youtube8m.readers import Batch, CachedVideos, StreamedVideos
+from expertise.youtube8m.reading.levels import level_of
+from expertise.youtube8m.reading.streaming import rebatch, shuffled
+from expertise.youtube8m.reading.tables import Batches
 from expertise.youtube8m.records import encode_sequence_example, write_records
 from expertise.youtube8m.videos import FeatureSpec
 

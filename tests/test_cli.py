@@ -107,7 +107,10 @@ def test_a_wrong_command_line_says_what_is_wrong(
     ("arguments", "message"),
     [
         (["train"], "--train_data_pattern is required by train"),
-        (["train", "--train_data_pattern=/x*", "--frame_features"], "--train_data_pattern='/x*': no file matches"),
+        (
+            ["train", "--train_data_pattern=/x*", "--frame_features"],
+            "--train_data_pattern='/x*': no file matches",
+        ),
         (["train", "--train_data_pattern=/no/such*", "--model=MoModel"], "the nearest is MoeModel"),
         (["train", "--train_data_pattern=/no/such*"], "no file matches"),
         (["eval", "--eval_data_pattern=x", "--train_dir=/no/such", "--run_once"], "/no/such"),

@@ -8,8 +8,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "youtube8m" / "flags.md"
 
 HEAD = """# The flags
 
-Names and defaults are google/youtube-8m's where it has the flag. A boolean may be given as `--frame_features`,
-`--frame_features=True` or `--noframe_features`. From Python they are the fields of `Flags`:
+Names and defaults are google/youtube-8m's where it has the flag. A boolean may be given as
+`--frame_features`, `--frame_features=True` or `--noframe_features`. From Python they are fields of `Flags`:
 
 ```python
 from expertise.youtube8m import Flags
@@ -17,8 +17,9 @@ from expertise.youtube8m import Flags
 assert Flags(train_data_pattern="train*.tfrecord", model="MoeModel").batch_size == 1024
 ```
 
-"Resumed" says what a run that goes on does with another value than before: **same** refuses it, **said** takes it and
-says so, **free** takes it. The page is made from the table in `src/expertise/youtube8m/flags.py`.
+"Resumed" says what a run that goes on does with another value than before: **same** refuses it, **said**
+takes it and says so, **free** takes it. This page is made from the table in
+`src/expertise/youtube8m/flags.py`.
 """
 TITLES = {"dataset": "Data", "model": "Model", "training": "Training", "other": "Everything else"}
 

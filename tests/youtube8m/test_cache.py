@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expertise.youtube8m import _shards
 from expertise.youtube8m import cache as cache_module
 from expertise.youtube8m.cache import Cache, cache_folder, open_cache
 from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.reading import shards as _shards
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate, ragged_rows
 from youtube8m.making import NUM_CLASSES, SPEC, make_videos, write_files
@@ -289,7 +289,8 @@ import os, sys, time
 from pathlib import Path
 os.cpu_count = lambda: 2
 sys.path.insert(0, {tests!r})
-from expertise.youtube8m import _shards, cache
+from expertise.youtube8m import cache
+from expertise.youtube8m.reading import shards as _shards
 from youtube8m.making import NUM_CLASSES, SPEC
 def slow(work):
     def slowly(*arguments):

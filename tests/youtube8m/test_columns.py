@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertise.youtube8m._lockstep import walk_shard
-from expertise.youtube8m.columns import parse_video, parse_videos
+from expertise.youtube8m.reading.columns import parse_video, parse_videos
+from expertise.youtube8m.reading.lockstep import walk_shard
 from expertise.youtube8m.records import RecordError, Shard, encode_sequence_example, scan_records
 from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate
 from youtube8m.wire import entry, floats, integers, message, shard_of, text

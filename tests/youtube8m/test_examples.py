@@ -365,5 +365,5 @@ def test_an_array_of_bytes_is_written_as_its_rows(shape: tuple[int, int], seed: 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 3), dtype=np.int64), np.zeros(3, dtype=np.uint8)])
 def test_an_array_of_frames_must_be_bytes_of_two_axes(wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"feature list 'rgb' must be an array of bytes \(steps, size\), got"):
+    with pytest.raises(ValueError, match=r"'rgb' must be an array of bytes \(steps, size\), got"):
         encode_sequence_example({}, {"rgb": wrong})

@@ -170,7 +170,7 @@ def test_unknown_flags() -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(FlagError, match="known are LogisticModel, MoeModel, .*; the nearest is MoeModel"):
+    with pytest.raises(FlagError, match=r"known are LogisticModel, MoeModel, .*; the nearest is MoeModel"):
         choose("model", "MoeModle", MODELS)
 
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertise.youtube8m import _shards
 from expertise.youtube8m import cache as cache_module
-from expertise.youtube8m._frame_videos import FrameVideos
 from expertise.youtube8m.cache import Cache, open_cache
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.formats import tfrecord as tfrecord_module
+from expertise.youtube8m.reading import shards as _shards
+from expertise.youtube8m.reading.frame_videos import FrameVideos
 from expertise.youtube8m.records import RecordError, write_records
 from expertise.youtube8m.videos import FeatureSpec
 from youtube8m.making_frames import NUM_CLASSES, SPEC, Clip, encode, make_clips, write_clips

@@ -12,12 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertise.youtube8m import _cached, _streaming
-from expertise.youtube8m._frame_examples import segments_of
-from expertise.youtube8m._frame_videos import UNRATED, Ratings
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.frames import FrameReading, dequantize, frame_mask
 from expertise.youtube8m.readers import Batch, VideoSource, open_videos, read_batches
+from expertise.youtube8m.reading import cached as _cached
+from expertise.youtube8m.reading import streaming as _streaming
+from expertise.youtube8m.reading.frame_examples import segments_of
+from expertise.youtube8m.reading.frame_videos import UNRATED, Ratings
 from expertise.youtube8m.records import RecordError, write_records
 from expertise.youtube8m.sample import CLASSES, write_sample
 from expertise.youtube8m.videos import FeatureSpec

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertise.youtube8m._frame_lockstep import FrameLists
-from expertise.youtube8m._frame_records import parse_frames
-from expertise.youtube8m._frame_videos import FrameVideos, copy_frames
-from expertise.youtube8m._lockstep import walk_contexts
-from expertise.youtube8m.columns import parse_videos
+from expertise.youtube8m.reading.columns import parse_videos
+from expertise.youtube8m.reading.frame_lockstep import FrameLists
+from expertise.youtube8m.reading.frame_records import parse_frames
+from expertise.youtube8m.reading.frame_videos import FrameVideos, copy_frames
+from expertise.youtube8m.reading.lockstep import walk_contexts
 from expertise.youtube8m.records import (
     RecordError,
     encode_example,

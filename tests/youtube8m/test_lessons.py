@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from expertise.youtube8m import checkpoint
-from expertise.youtube8m._source import Batch
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.lessons import Lessons, mixed
 from expertise.youtube8m.loading import load_model
 from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.processes import Processes
+from expertise.youtube8m.reading.source import Batch
 from expertise.youtube8m.records import encode_example, parse_example, read_records, write_records
 from expertise.youtube8m.train import train
 

@@ -24,14 +24,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from expertise import cli
-from expertise.youtube8m import Flags, _pack_rows, _pack_shards, read_batches
+from expertise.youtube8m import Flags, read_batches
 from expertise.youtube8m import pack as pack_module
-from expertise.youtube8m._pack_inputs import Inputs, Place
-from expertise.youtube8m._pack_survey import CLIPPED, REACH, Magnitudes
 from expertise.youtube8m.flags import FlagError
 from expertise.youtube8m.formats.npz import LOWEST, STEP
 from expertise.youtube8m.frames import FrameReading
 from expertise.youtube8m.pack import Packed, pack
+from expertise.youtube8m.packing import rows as _pack_rows
+from expertise.youtube8m.packing import shards as _pack_shards
+from expertise.youtube8m.packing.inputs import Inputs, Place
+from expertise.youtube8m.packing.survey import CLIPPED, REACH, Magnitudes
 from expertise.youtube8m.readers import open_videos
 from expertise.youtube8m.records import parse_example, parse_sequence_example, read_records, scan_records
 from expertise.youtube8m.videos import FeatureSpec
@@ -560,7 +562,8 @@ def test_a_killed_pack_goes_on_and_writes_only_what_is_missing(tmp_path: Path) -
     run(path, tmp_path / "whole", videos_per_shard=2)
     code = f"""
 import os
-from expertise.youtube8m import Flags, _pack_shards
+from expertise.youtube8m import Flags
+from expertise.youtube8m.packing import shards as _pack_shards
 from expertise.youtube8m.pack import pack
 real, calls = _pack_shards.write_records, []
 def write(path, records):

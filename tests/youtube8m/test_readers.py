@@ -13,8 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expertise.youtube8m import _cached, _streaming
-from expertise.youtube8m._cached import available_memory, epoch_order
 from expertise.youtube8m.readers import (
     Batch,
     CachedVideos,
@@ -23,6 +21,9 @@ from expertise.youtube8m.readers import (
     open_videos,
     read_batches,
 )
+from expertise.youtube8m.reading import cached as _cached
+from expertise.youtube8m.reading import streaming as _streaming
+from expertise.youtube8m.reading.cached import available_memory, epoch_order
 from expertise.youtube8m.records import RecordError
 from youtube8m.making import NUM_CLASSES, SPEC, as_dict, make_videos, write_files
 

@@ -25,7 +25,7 @@ from typing import Self
 
 from torch.distributed.distributed_c10d import Store
 
-from expertise.youtube8m._cache_folder import boot
+from expertise.youtube8m.reading.cache_folder import boot
 
 LOOK_SECONDS = 1.0
 SILENT_LOOKS = 30

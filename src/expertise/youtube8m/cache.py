@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._progress import Meter, progress
-from expertise.youtube8m._cache_folder import boot, part_folder, settle, sweep, sync
-from expertise.youtube8m._frame_videos import Ratings
-from expertise.youtube8m._layout import Job, Layout, ShardIndex
-from expertise.youtube8m._shards import convert_shards
 from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.reading.cache_folder import boot, part_folder, settle, sweep, sync
+from expertise.youtube8m.reading.frame_videos import Ratings
+from expertise.youtube8m.reading.layout import Job, Layout, ShardIndex
+from expertise.youtube8m.reading.shards import convert_shards
 from expertise.youtube8m.videos import (
     FeatureSpec,
     check_num_classes,

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from expertise.youtube8m._source import Batch
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import VideoModel, load_model
 from expertise.youtube8m.model_flags import ModelFlags
 from expertise.youtube8m.processes import Processes
+from expertise.youtube8m.reading.source import Batch
 from expertise.youtube8m.step import Lesson
 
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from expertise._files import atomic_file
-from expertise.youtube8m._pack_inputs import DEFAULT_PARTITION, Inputs, frame_name, video_name
-from expertise.youtube8m._pack_plan import Fingerprints, Plan, check_same, request_of, sha256
-from expertise.youtube8m._pack_shards import LEVELS, WrittenShard, shard_file, write_shards
-from expertise.youtube8m._pack_survey import survey
 from expertise.youtube8m.flag_rules import check
 from expertise.youtube8m.flags import FlagError, Flags, default
 from expertise.youtube8m.formats.npz import LOWEST, STEP
+from expertise.youtube8m.packing.inputs import DEFAULT_PARTITION, Inputs, frame_name, video_name
+from expertise.youtube8m.packing.plan import Fingerprints, Plan, check_same, request_of, sha256
+from expertise.youtube8m.packing.shards import LEVELS, WrittenShard, shard_file, write_shards
+from expertise.youtube8m.packing.survey import survey
 from expertise.youtube8m.videos import match_files
 from expertise.youtube8m.vocabulary import read_vocabulary
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import TextIO
 
-from expertise.youtube8m._cached import CachedVideos
-from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream
-from expertise.youtube8m._streaming import StreamedVideos
 from expertise.youtube8m.cache import cache_folder, open_cache
 from expertise.youtube8m.formats import format_of, no_frames
 from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.reading.cached import CachedVideos
+from expertise.youtube8m.reading.source import Batch, Shuffle, VideoSource, check_stream
+from expertise.youtube8m.reading.streaming import StreamedVideos
 from expertise.youtube8m.videos import FeatureSpec, check_num_classes, match_files
 
 __all__ = [

@@ -112,9 +112,9 @@ def write_sample(
 ) -> dict[str, str | int]:
     """Write the sample to a new folder, whole or not at all; return what was written.
 
-    The folder gets video/, frame/ and segment/ with the shards of train, validate and test, vocabulary.csv, and
-    regimes.csv. Of the clips to train on, one in five has frames; of all clips, one in five has segments. The
-    same seed gives the same bytes.
+    The folder gets video/, frame/ and segment/ with the shards of train, validate and test, vocabulary.csv,
+    and regimes.csv. Of the clips to train on, one in five has frames; of all clips, one in five has segments.
+    The same seed gives the same bytes.
 
     Raises
     ------

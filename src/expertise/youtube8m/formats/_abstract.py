@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._frame_videos import FrameVideos
+from expertise.youtube8m.reading.frame_videos import FrameVideos
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._frame_records import parse_frame_video, parse_frames
-from expertise.youtube8m._frame_videos import FrameVideos
-from expertise.youtube8m.columns import HEADER, parse_videos
 from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows
+from expertise.youtube8m.reading.columns import HEADER, parse_videos
+from expertise.youtube8m.reading.frame_records import parse_frame_video, parse_frames
+from expertise.youtube8m.reading.frame_videos import FrameVideos
 from expertise.youtube8m.records import RecordError, Shard, encode_example, scan_records, write_records
 from expertise.youtube8m.videos import FeatureSpec, Videos
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from expertise.youtube8m._frame_examples import Examples
-from expertise.youtube8m._frame_videos import Ints, Views, copy_frames
-from expertise.youtube8m._source import Batch, Pool, scatter_labels
 from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.reading.frame_examples import Examples
+from expertise.youtube8m.reading.frame_videos import Ints, Views, copy_frames
+from expertise.youtube8m.reading.source import Batch, Pool, scatter_labels
 from expertise.youtube8m.videos import FeatureSpec, ragged_rows
 
 

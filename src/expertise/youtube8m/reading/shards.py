@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._optional import MissingExtraError
-from expertise.youtube8m._frame_videos import FrameVideos
-from expertise.youtube8m._layout import REASONS, Job, Layout, ShardIndex, join
 from expertise.youtube8m.formats import format_of
+from expertise.youtube8m.reading.frame_videos import FrameVideos
+from expertise.youtube8m.reading.layout import REASONS, Job, Layout, ShardIndex, join
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._levels import level_of
-from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream, part_of
-from expertise.youtube8m._tables import Batches
 from expertise.youtube8m.cache import Cache
 from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.reading.levels import level_of
+from expertise.youtube8m.reading.source import Batch, Shuffle, VideoSource, check_stream, part_of
+from expertise.youtube8m.reading.tables import Batches
 from expertise.youtube8m.videos import FeatureSpec, pointers
 
 BLOCK, BLOCK_BYTES = 1024, 8 << 20  # neighbouring examples that are read from the disk together, at most

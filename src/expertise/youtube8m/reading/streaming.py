@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._progress import progress
-from expertise.youtube8m._levels import Level, level_of
-from expertise.youtube8m._source import Batch, Shuffle, VideoSource, check_stream, part_of
-from expertise.youtube8m._tables import Batches, Table
 from expertise.youtube8m.cache import report_skipped
 from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.reading.levels import Level, level_of
+from expertise.youtube8m.reading.source import Batch, Shuffle, VideoSource, check_stream, part_of
+from expertise.youtube8m.reading.tables import Batches, Table
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, check_num_classes, nothing_in
 

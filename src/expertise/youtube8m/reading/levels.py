@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._frame_examples import Examples, segments_of, whole_videos
-from expertise.youtube8m._frame_videos import FrameVideos, Ints, Ratings, Views, join_frames
-from expertise.youtube8m._tables import FrameTable, Table, VideoTable
 from expertise.youtube8m.cache import Cache
 from expertise.youtube8m.formats import format_of
 from expertise.youtube8m.frames import FrameReading
+from expertise.youtube8m.reading.frame_examples import Examples, segments_of, whole_videos
+from expertise.youtube8m.reading.frame_videos import FrameVideos, Ints, Ratings, Views, join_frames
+from expertise.youtube8m.reading.tables import FrameTable, Table, VideoTable
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate
 

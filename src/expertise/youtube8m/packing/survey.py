@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._progress import progress
-from expertise.youtube8m._pack_inputs import DEFAULT_PARTITION, Inputs, OwnVideo
-from expertise.youtube8m._pack_plan import Plan, PlannedFeature, PlannedShard
-from expertise.youtube8m._pack_rows import fault
+from expertise.youtube8m.packing.inputs import DEFAULT_PARTITION, Inputs, OwnVideo
+from expertise.youtube8m.packing.plan import Plan, PlannedFeature, PlannedShard
+from expertise.youtube8m.packing.rows import fault
 
 REACH = 2.0  # largest magnitude that bytes hold, to within half a step
 CLIPPED = 1e-4  # the share of a feature's values that may be larger, at most

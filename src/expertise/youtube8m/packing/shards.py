@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from expertise._files import atomic_file
 from expertise._progress import progress
-from expertise.youtube8m._pack_inputs import Inputs, OwnVideo, frame_name, video_name
-from expertise.youtube8m._pack_plan import Plan, PlannedFeature, PlannedShard, sha256
-from expertise.youtube8m._pack_survey import indices
 from expertise.youtube8m.examples import Values
 from expertise.youtube8m.formats.npz import VALUES, NpzFormat, quantise
+from expertise.youtube8m.packing.inputs import Inputs, OwnVideo, frame_name, video_name
+from expertise.youtube8m.packing.plan import Plan, PlannedFeature, PlannedShard, sha256
+from expertise.youtube8m.packing.survey import indices
 from expertise.youtube8m.records import encode_example, encode_sequence_example, write_records
 
 LEVELS = ("frame", "video")

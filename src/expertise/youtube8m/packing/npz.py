@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._pack_rows import (
+from expertise.youtube8m.packing.rows import (
     ONE_KIND,
     RESERVED,
     AbstractTable,

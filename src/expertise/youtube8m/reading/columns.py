@@ -1,6 +1,6 @@
 """Many tf.train.Examples of one shard, parsed at once: one NumPy operation for all of them, not one each.
 
-What _lockstep.py finds is copied from here; the records that are not of the usual form go to
+What lockstep.py finds is copied from here; the records that are not of the usual form go to
 `parse_example` one by one. The result is always the one that it would give.
 
 Letters: n records, D values of a video.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._lockstep import Walk, walk_shard
+from expertise.youtube8m.reading.lockstep import Walk, walk_shard
 from expertise.youtube8m.records import RecordError, Shard, Value, parse_example
 from expertise.youtube8m.videos import (
     FeatureSpec,

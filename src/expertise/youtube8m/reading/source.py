@@ -112,6 +112,7 @@ def part_of(size: int, part: tuple[int, int]) -> slice:
 
 
 def check_stream(batch_size: int, num_epochs: int | None, shuffle: str, seed: int, start: int) -> None:
+    """Raise ValueError where an argument of `VideoSource.batches` can't be."""
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not allowed; give 1 or more")
     if num_epochs is not None and num_epochs < 1:

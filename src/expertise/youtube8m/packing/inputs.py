@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._pack_npz import NpzTable
-from expertise.youtube8m._pack_parquet import ParquetTable
-from expertise.youtube8m._pack_rows import RESERVED, AbstractTable, Feature, Rows, fault
 from expertise.youtube8m.flag_rules import choose
 from expertise.youtube8m.flags import FlagError
+from expertise.youtube8m.packing.npz import NpzTable
+from expertise.youtube8m.packing.parquet import ParquetTable
+from expertise.youtube8m.packing.rows import RESERVED, AbstractTable, Feature, Rows, fault
 from expertise.youtube8m.videos import MAX_FEATURE_SIZE
 
 TABLES = {".npz": NpzTable, ".parquet": ParquetTable}

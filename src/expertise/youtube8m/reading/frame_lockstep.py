@@ -10,8 +10,8 @@ Letters: n records, L frames of a video.
 
 import numpy as np
 
-from expertise.youtube8m._frame_videos import Bytes, Ints, Views
-from expertise.youtube8m._lockstep import (
+from expertise.youtube8m.reading.frame_videos import Bytes, Ints, Views
+from expertise.youtube8m.reading.lockstep import (
     FIELD,
     TRIES,
     VALUE,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from expertise.youtube8m._frame_videos import UNRATED, Ints, Ratings
 from expertise.youtube8m.frames import SEGMENT_FRAMES
+from expertise.youtube8m.reading.frame_videos import UNRATED, Ints, Ratings
 from expertise.youtube8m.videos import pointers
 
 

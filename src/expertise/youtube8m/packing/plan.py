@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 from expertise._files import atomic_file
 from expertise._progress import progress
-from expertise.youtube8m._pack_inputs import Place
 from expertise.youtube8m.flags import FlagError
+from expertise.youtube8m.packing.inputs import Place
 
 VERSION = 1  # of the plan and of what is written; a change refuses to go on
 PIECE = 1 << 20

@@ -1,6 +1,6 @@
 """tf.train.SequenceExamples of frame-level videos: all of a shard at once, and their frames not copied.
 
-What _frame_lockstep.py finds is listed here; the records that are not of the usual form, or wrong, are read
+What frame_lockstep.py finds is listed here; the records that are not of the usual form, or wrong, are read
 one by one. The result is always the one that `parse_sequence_example` would give.
 
 Letters: n records, L frames of a video.
@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from expertise.youtube8m._frame_lockstep import FrameLists
-from expertise.youtube8m._frame_videos import UNRATED, Bytes, FrameVideos, Ints, Ratings, Views, join_frames
-from expertise.youtube8m._lockstep import Walk, walk_contexts
-from expertise.youtube8m.columns import (
+from expertise.youtube8m.examples import Value, parse_example, parse_sequence_example
+from expertise.youtube8m.reading.columns import (
     FRAME_FEATURES,
     HEADER,
     read_id,
@@ -22,7 +20,17 @@ from expertise.youtube8m.columns import (
     walked_integers,
     what_it_is,
 )
-from expertise.youtube8m.examples import Value, parse_example, parse_sequence_example
+from expertise.youtube8m.reading.frame_lockstep import FrameLists
+from expertise.youtube8m.reading.frame_videos import (
+    UNRATED,
+    Bytes,
+    FrameVideos,
+    Ints,
+    Ratings,
+    Views,
+    join_frames,
+)
+from expertise.youtube8m.reading.lockstep import Walk, walk_contexts
 from expertise.youtube8m.records import RecordError, Shard
 from expertise.youtube8m.videos import FeatureSpec, label_faults, pointers, unique_labels
 

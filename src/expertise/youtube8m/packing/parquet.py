@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise._optional import require
-from expertise.youtube8m._pack_rows import (
+from expertise.youtube8m.packing.rows import (
     ONE_KIND,
     RESERVED,
     AbstractTable,

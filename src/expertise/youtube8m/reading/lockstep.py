@@ -184,6 +184,7 @@ def _varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, place: int) -> tuple[int, int]:
+    """Give the number that begins at a place, and the place behind it."""
     value = shift = 0
     while data[place] >= 0x80:
         value |= (data[place] & 0x7F) << shift

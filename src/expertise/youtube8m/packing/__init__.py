@@ -1,0 +1,1 @@
+"""From own arrays to records: what pack.py is made of."""

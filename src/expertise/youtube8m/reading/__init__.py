@@ -1,0 +1,1 @@
+"""From files to batches: what readers.py and cache.py are made of."""
