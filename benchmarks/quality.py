@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from expertise.youtube8m import Flags, recipe
+from expertise.youtube8m import Flags
 from expertise.youtube8m.evaluate import evaluate
 from expertise.youtube8m.train import train
 
@@ -106,7 +106,7 @@ WITHOUT: dict[str, tuple[str, Any]] = {
     "biases start at 0": ("expertise.youtube8m.models.MoeModel.start_at_rates", lambda model, rates: None),
     "a random projection": (
         "expertise.youtube8m.recipe._ridge_projection",
-        lambda source, model, rates, seed, generator: model.projection_RD / recipe.KAPPA,
+        lambda source, model, projection, *rest: projection.weight_RD / projection.size,
     ),
     "no warm-up, no annealing": ("expertise.youtube8m.recipe.rate_factor", lambda flags, done, total: 1.0),
     "epsilon 1e-8": ("expertise.youtube8m.recipe.EPSILON", 1e-8),

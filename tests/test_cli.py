@@ -93,7 +93,14 @@ def test_types_and_defaults(given: dict[str, Flags]) -> None:
         (["train", "--frame_features", "True"], "did you mean --frame_features=True?"),
         (["train", "file.tfrecord"], "'file.tfrecord' is not a flag"),
         (["trian"], "youtube8m has no command 'trian'; the nearest is train"),
-        (["sample"], "FOLDER requires an argument"),
+        (["train", "--frame_features=maybe"], "--frame_features: 'maybe' is not True or False"),
+        (["train", "--mixup=much"], "--mixup: 'much' is not a number"),
+        (["train", "--base-learning-rate=fast"], "--base-learning-rate: 'fast' is not a number"),
+        (["train", "--seed=1", "--seed=2"], "--seed is given twice, now as '2'; give it once"),
+        (["train", "--seed=1", "--batch_size"], "--batch_size has no value; give one as --batch_size=VALUE"),
+        (["sample"], "sample needs the FOLDER to make; for instance: expertise youtube8m sample digits"),
+        (["sample", "--output_dir=d"], "--output_dir is not read by sample, but by pack, convert, export"),
+        (["sample", "--sed=3"], "sample has no flag --sed; the nearest is --seed"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong(
@@ -146,6 +153,11 @@ def test_help_shows_every_flag_its_default_and_an_example(
         assert f"--{name}" in shown, name
     assert f"Example: expertise youtube8m {command}" in shown
     assert "[default: " in shown
+
+
+def test_help_says_what_the_folder_of_sample_is(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._app()(["youtube8m", "sample", "--help"])
+    assert "The folder to make; it must not exist, or be empty." in " ".join(capsys.readouterr().out.split())
 
 
 def test_commands_that_need_torch_name_the_extra(

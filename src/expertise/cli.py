@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter, Token, UnknownOptionError
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    Token,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 import expertise
 from expertise._optional import MissingExtraError, require
@@ -18,6 +29,7 @@ from expertise.youtube8m import flags as table
 from expertise.youtube8m.flags import Flags
 
 _INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
+_KINDS = {bool: "True or False", int: "a whole number", int | None: "a whole number", float: "a number"}
 
 # command: (what it does, an example)
 _COMMANDS = {
@@ -92,9 +104,10 @@ def _app() -> App:
 def _command(name: str) -> Callable[..., int]:
     """Make the function that cyclopts reads: a keyword for each flag of the table that the command reads."""
 
-    def command(*folder: Path, **values: Any) -> int:
+    # No name here may be that of a parameter below: cyclopts would take its type from here, and no help.
+    def command(*positional: Any, **values: Any) -> int:
         defaults = {flag: table.default(flag, name) for flag in table.of_command(name)}
-        return _RUN[name](*folder, Flags(**(defaults | values)))
+        return _RUN[name](*positional, Flags(**(defaults | values)))
 
     parameters = [_parameter(flag, name) for flag in table.of_command(name)]
     if name == "sample":
@@ -219,12 +232,31 @@ def _explain(error: CycloptsError, tokens: Sequence[str]) -> str:
         nearest = difflib.get_close_matches(tokens[1], _COMMANDS, 1, 0.0)
         known = ", ".join(_COMMANDS)
         return f"youtube8m has no command {tokens[1]!r}; the nearest is {nearest[0]}, all are {known}"
-    if isinstance(error, UnknownOptionError) and command and error.token.keyword:
-        return flag_rules.unknown_flag(error.token.keyword.lstrip("-").replace("-", "_"), command)
-    if unused := getattr(error, "unused_tokens", None):
+    if isinstance(error, UnknownOptionError):
+        # Where a positional argument is still missing, the whole word is the value of its token.
+        word = error.token.keyword or error.token.value
+        return flag_rules.unknown_flag(word.partition("=")[0].lstrip("-").replace("-", "_"), command)
+    if isinstance(error, UnusedCliTokensError):
+        unused = error.unused_tokens or []
         before = tokens[list(tokens).index(unused[0]) - 1].lstrip("-")
         hint = f"; did you mean --{before}={unused[0]}?" if before in table.ENTRIES else ""
         return f"{' '.join(unused)!r} is not a flag{hint}"
+    return _explain_value(error, command)
+
+
+def _explain_value(error: CycloptsError, command: str) -> str:
+    """Say what is wrong with what is given, or not given, for a flag that there is."""
+    if isinstance(error, RepeatArgumentError):
+        return f"{error.token.keyword} is given twice, now as {error.token.value!r}; give it once"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.argument.name
+        if name == "FOLDER":
+            return f"{command} needs the FOLDER to make; for instance: {_COMMANDS[command][1]}"
+        return f"{name} has no value; give one as {name}=VALUE"
+    if isinstance(error, CoercionError) and error.token is not None and error.token.keyword:
+        kind = _KINDS.get(table.TYPES[error.token.keyword.lstrip("-").replace("-", "_")])
+        if kind:
+            return f"{error.token.keyword}: {error.token.value!r} is not {kind}"
     return " ".join(str(error).split())
 
 

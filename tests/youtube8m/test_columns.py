@@ -278,6 +278,6 @@ def test_frame_level_records_are_recognised() -> None:
     )
     with pytest.raises(
         RecordError,
-        match=r"these are frame-level records .*; use --frame_features --feature_names=rgb,audio$",
+        match=r"these are frame-level records .*; give video-level ones, or train with --frame_features --f",
     ):
         parse(shard_of([frames]))

@@ -9,7 +9,7 @@ import torch
 from expertise.youtube8m.flags import Flags
 from expertise.youtube8m.loading import prepare
 from expertise.youtube8m.model_flags import OPTIONS, ModelFlags
-from expertise.youtube8m.models import FRAME_MODELS, AbstractModel, build_model
+from expertise.youtube8m.models import FRAME_MODELS, AbstractModel, AbstractVideoModel, build_model
 
 D, C, L = 8, 5, 12
 SMALL: dict[str, Any] = {
@@ -67,6 +67,20 @@ def penalties(model: str, changes: dict[str, Any]) -> Any:
     return [l2 for _, l2 in built(model, changes).penalized()]
 
 
+def remembered(model: str, changes: dict[str, Any]) -> Any:
+    """What it answers after it has seen some videos, where it remembers any."""
+    made = built(model, changes).eval()
+    x_BD, labels_BC = torch.eye(D)[:5], torch.eye(C) > 0
+    if isinstance(made, AbstractVideoModel) and made.memory_size:
+        made.remember([(x_BD, labels_BC)])
+    with torch.no_grad():
+        return made(x_BD).tolist()
+
+
+def remembered_by_three(model: str, changes: dict[str, Any]) -> Any:
+    return remembered(model, {"memory_videos": 3, **changes})
+
+
 Observe = Callable[[str, dict[str, Any]], Any]
 CASES: dict[str, tuple[str, Any, Observe]] = {
     "moe_num_mixtures": ("MoeModel", 3, sizes),
@@ -78,7 +92,13 @@ CASES: dict[str, tuple[str, Any, Observe]] = {
     "chain_stages": ("ChainMoeModel", 3, sizes),
     "chain_size": ("ChainMoeModel", 5, sizes),
     "chain_loss": ("ChainMoeModel", 0.7, learned),
+    "input_dropout": ("SharedExpertMoeModel", 0.5, learned),
     "shared_expert_size": ("SharedExpertMoeModel", 5, sizes),
+    "shared_expert_layers": ("SharedExpertMoeModel", 2, sizes),
+    "memory_videos": ("SharedExpertMoeModel", 4, remembered),
+    "memory_neighbours": ("SharedExpertMoeModel", 1, remembered_by_three),
+    "memory_weight": ("SharedExpertMoeModel", 0.7, remembered_by_three),
+    "memory_temperature": ("SharedExpertMoeModel", 2.0, remembered_by_three),
     "iterations": ("DbofModel", 3, said),
     "sample_random_frames": ("DbofModel", False, learned),
     "dbof_add_batch_norm": ("DbofModel", False, sizes),

@@ -27,11 +27,18 @@ def write_export(train_dir: Path, step: int, name: str, **changes: Any) -> None:
     values = {"feature_names": ("mean_rgb", "mean_audio"), "feature_sizes": (6, 2), "num_classes": 5}
     flags = ModelFlags(model=name, **(values | {"class_names": NAMES} | changes))
     model = build_model(flags)
-    model.reset(torch.Generator().manual_seed(step), scale=20.0)
+    generator = torch.Generator().manual_seed(step)
+    model.reset(generator, scale=20.0)
+    for key, moments in model.named_buffers():  # as after training: 0 and 1 would not be missed
+        if key.endswith(("running_mean", "running_variance")):
+            moments.uniform_(0.2, 2.0, generator=generator)
     checkpoint.save(train_dir, step, model, torch.optim.SGD(model.parameters()), {}, flags)
 
 
-SMALL: dict[str, Any] = {name: 4 for name in OPTIONS if name.endswith(("_size", "_cells", "_hidden"))}
+SMALL: dict[str, Any] = {
+    **{name: 4 for name in OPTIONS if name.endswith(("_size", "_cells", "_hidden"))},
+    "nextvlad_reduction": 2,
+}
 FRAMES = {"frame_features": True, "feature_names": ("rgb", "audio")}
 VARIANTS = [
     *((name, {}) for name in sorted(VIDEO_MODELS)),
@@ -221,3 +228,13 @@ def test_a_missing_package_names_its_extra_and_torch_needs_none(
 def test_wrong_flags_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         export(Flags(**changes))
+
+
+def test_a_model_that_answers_at_random_is_not_exported(tmp_path: Path) -> None:
+    options = {**SMALL, "moe_rank": 0, "dbof_random_evaluation": True}
+    write_export(tmp_path, 1, "DbofModel", **FRAMES, options=Flags(**options))
+    with pytest.raises(ValueError, match=r"was trained with --dbof_random_evaluation: it answers otherwise"):
+        export(Flags(train_dir=str(tmp_path)))
+    assert not (tmp_path / "exported").exists()
+    write_export(tmp_path, 2, "DbofModel", **FRAMES, options=Flags(**options, iterations=0))
+    assert len(export(Flags(train_dir=str(tmp_path), output_format="torch"))) == 2

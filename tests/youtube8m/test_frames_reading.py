@@ -258,7 +258,7 @@ def test_segments_by_hand() -> None:
 def test_no_rated_segment(tmp_path: Path, where: str) -> None:
     clips = [Clip("a", np.ones((7, 8), np.uint8), [1], [])]
     write_records(tmp_path / "a.tfrecord", map(encode, clips))
-    with pytest.raises(ValueError, match="no rated segment"):
+    with pytest.raises(ValueError, match=r"no rated segment.*; --segment_labels takes .* or leave it out$"):
         list(open_quietly(tmp_path, where, READINGS["rated"]).batches(4))
     found = list(open_quietly(tmp_path, where, READINGS["all"]).batches(4))
     assert check(found, expected(clips, READINGS["all"])) == ["a:0", "a:5"]
@@ -293,11 +293,11 @@ def test_formats_without_frames(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("where", ["cached", "streamed"])
 def test_the_wrong_kind_both_ways(tmp_path: Path, folder: Path, where: str) -> None:
     (path,) = making.write_files(tmp_path, [3])
-    with pytest.raises(RecordError, match=r"video-level records .*; leave out --frame_features"):
+    with pytest.raises(RecordError, match=r"video-level records .*; give frame-level ones, or train without"):
         list(open_quietly(tmp_path, where, READINGS["whole"]).batches(4))
-    with pytest.raises(RecordError, match=r"use --frame_features --feature_names=rgb,audio"):
+    with pytest.raises(RecordError, match=r"train with --frame_features --feature_names=rgb,audio"):
         list(open_quietly(folder, where, None, spec=making.SPEC, cache_dir="none").batches(4))
-    with pytest.raises(RecordError, match=r"'mean_rgb'; .*; give --feature_names=rgb,audio"):
+    with pytest.raises(RecordError, match=r"'mean_rgb'; .*; train with --feature_names=rgb,audio"):
         list(open_quietly(folder, where, READINGS["whole"], spec=making.SPEC).batches(4))
     sizes = FeatureSpec.parse("rgb,audio", "6,3")
     with pytest.raises(RecordError, match="'audio' has 2 bytes, expected 3; check --feature_sizes"):
@@ -334,7 +334,7 @@ def test_only_wrong_records_say_why(tmp_path: Path) -> None:
     making.write_files(tmp_path, [3])
     for where in ("cached", "streamed"):
         with pytest.raises(
-            ValueError, match=r"there is no video in .*; 3 corrupt records, the first: .*leave out"
+            ValueError, match=r"there is no video in .*; 3 corrupt records, the first: .*train without"
         ):
             list(open_quietly(tmp_path, where, READINGS["whole"], skip_corrupt=True).batches(4))
 

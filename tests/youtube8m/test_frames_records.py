@@ -297,10 +297,10 @@ def wrong(one: bytes, spec: FeatureSpec = SPEC) -> str:
 
 def test_errors_of_frames_name_what_is_wrong_and_what_to_do() -> None:
     assert wrong(message(1, ID) + message(2, RGB)) == (
-        "no feature list 'audio'; the record has rgb; give --feature_names=rgb"
+        "no feature list 'audio'; the record has rgb; train with --feature_names=rgb"
     )
     assert wrong(GOOD, FeatureSpec.parse("mean_rgb,mean_audio", "3,2")) == (
-        "no feature list 'mean_rgb'; the record has audio, rgb; give --feature_names=rgb,audio"
+        "no feature list 'mean_rgb'; the record has audio, rgb; train with --feature_names=rgb,audio"
     )
     assert wrong(message(1, ID)) == (
         "no feature list 'rgb'; the record has no feature lists; check that these are frame-level records"
@@ -370,7 +370,10 @@ def test_starts_without_ratings_are_kept() -> None:
 def test_the_wrong_kind_is_recognised_both_ways() -> None:
     video = encode_example({"id": ["a"], "labels": [1], "rgb": np.zeros(3), "audio": np.zeros(2)})
     assert wrong(video) == (
-        "no feature list 'rgb'; these are video-level records (tf.train.Example); leave out --frame_features"
+        "no feature list 'rgb'; these are video-level records (tf.train.Example); give frame-level ones, or "
+        "train without --frame_features"
     )
-    with pytest.raises(RecordError, match=r"frame-level .*; use --frame_features --feature_names=rgb,audio$"):
+    with pytest.raises(
+        RecordError, match=r"frame-level .*; .* train with --frame_features --feature_names=rgb,audio$"
+    ):
         list(parse_videos(shard_of([GOOD]), FeatureSpec.parse("mean_rgb", "3"), NUM_CLASSES))

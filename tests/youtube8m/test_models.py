@@ -155,6 +155,14 @@ def test_clipping_is_off_at_zero_or_less() -> None:
     assert weight.grad.norm().item() == pytest.approx(1.0)
 
 
+def test_clipping_does_not_wait_for_a_device() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3, device="meta"))
+    weight.grad = torch.zeros(3, device="meta")
+    with pytest.raises(RuntimeError):
+        bool(weight.grad.norm() > 1.0)  # to ask for a value is an error there
+    clip_each([weight], 1.0)
+
+
 @given(
     videos=st.integers(1, 9),
     classes=st.integers(1, 7),

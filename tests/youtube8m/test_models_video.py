@@ -1,6 +1,7 @@
 """The stronger video-level models: against slow twins, and what must hold for each of them."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from expertise.youtube8m.flags import Flags
+from expertise.youtube8m.export import export
+from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import Classifier, VideoModel, load_model
 from expertise.youtube8m.losses import LOSSES, cross_entropy_loss
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models import VIDEO_MODELS, Outputs, l2_normalize
+from expertise.youtube8m.models import VIDEO_MODELS, Outputs, SharedExpertMoeModel, l2_normalize
 from expertise.youtube8m.models._abstract import AbstractFrameModel, AbstractVideoModel, ClassifierOf
+from expertise.youtube8m.models._memory import Memory
+from expertise.youtube8m.models._trunk import Trunk
 from expertise.youtube8m.optimizers import OPTIMIZERS
 from expertise.youtube8m.step import Lesson, TrainingNetwork, compiler_found, fuse, train_step
 from expertise.youtube8m.train import train
-from youtube8m.twins_video import TWINS, cross_entropy, slopes
+from youtube8m.twins_video import TWINS, cross_entropy, neighbours, slopes
 
 D, C, SCALE = 6, 4, 2.0
 RATES = torch.tensor([0.5, 0.1, 0.001, 1e-6])
@@ -258,7 +262,8 @@ def test_reset_depends_on_the_generator_alone(name: str, rank: int) -> None:
     projection = first.projection()
     assert (projection is None) == (rank == 0)
     if projection is not None:
-        assert_close(projection @ projection.T, torch.eye(rank), atol=1e-5, rtol=0)
+        weight = projection.weight_RD
+        assert_close(weight @ weight.T, torch.eye(rank), atol=1e-5, rtol=0)
 
 
 @every_model
@@ -272,11 +277,12 @@ def test_scale_is_for_the_weights_that_give_the_class_logits(name: str) -> None:
 @every_model
 def test_weights_are_drawn_as_for_a_full_model(name: str) -> None:
     """Glorot's limits: of the features at any rank, or of the hidden values that are looked at."""
-    inputs = {"gate_GCH": D, "expert_MCU": 50 if name == "SharedExpertMoeModel" else D}
+    shared = name == "SharedExpertMoeModel"
+    inputs = dict.fromkeys(("gate_GCH", "expert_MCU"), 50 if shared else D)
     model = build(name, size=1.0, moe_rank=5, shared_expert_size=50, chain_size=40)
     for key, weight in model.named_parameters():
         if key.split(".")[-1] in inputs:
-            limit = np.sqrt(6 / (inputs[key.split(".")[-1]] + len(weight) * C))
+            limit = np.sqrt(6 / (inputs[key.split(".")[-1]] + len(weight) * C)) * (0.3 if shared else 1)
             assert 0.8 * limit < weight.abs().max().item() <= limit, key
 
 
@@ -302,20 +308,124 @@ def test_sizes_are_those_of_the_flags() -> None:
     shapes = [tuple(weight.shape) for key, weight in chained.named_parameters() if key.endswith("gate_GCH")]
     assert shapes == [(3, C, D), (3, C, D + 7), (3, C, D + 14)]
     assert chained.early_weight == 0.4
-    shared = dict(build("SharedExpertMoeModel", shared_expert_size=9, moe_rank=3).named_parameters())
-    assert shared["hidden.weight_UH"].shape == (9, 3)
-    assert shared["mixture.gate_GCH"].shape == (3, C, 3)
+    sizes = {"shared_expert_size": 9, "shared_expert_layers": 2, "moe_rank": 3}
+    shared = dict(build("SharedExpertMoeModel", **sizes).named_parameters())
+    assert shared["trunk.weights.0"].shape == (9, 3)
+    assert shared["trunk.weights.1"].shape == (9, 9)
+    assert shared["mixture.gate_GCH"].shape == (3, C, 9)
     assert shared["mixture.expert_MCU"].shape == (2, C, 9)
 
 
-def test_hidden_values_have_one_size_whatever_the_features_have() -> None:
-    options = flags_of("SharedExpertMoeModel", shared_expert_size=400)
-    for scale in (1e-2, 1.0, 50.0):
-        model = VIDEO_MODELS["SharedExpertMoeModel"].from_flags(options, 200, scale)
-        model.reset(torch.Generator().manual_seed(0))
-        x = l2_normalize(torch.randn(30, 200, generator=torch.Generator().manual_seed(1)))
-        hidden = model.hidden(model.seen(x))  # type: ignore[operator]
-        assert hidden.square().mean().sqrt().item() == pytest.approx(0.2, rel=0.1)
+def test_each_feature_has_its_own_length_in_the_trunk() -> None:
+    trunk = Trunk((4, 2), 0, 5, 1)
+    x = torch.tensor([[3.0, 0.0, 4.0, 0.0, 0.0, 1e-3], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]])
+    expected = [[1.2, 0.0, 1.6, 0.0, 0.0, 2**0.5], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0]]
+    assert_close(trunk.lengths_one(x), torch.tensor(expected))
+
+
+def test_the_flags_sizes_divide_the_features() -> None:
+    flags = replace(flags_of("SharedExpertMoeModel"), feature_names=("a", "b"), feature_sizes=(4, 2))
+    assert SharedExpertMoeModel.from_flags(flags, 6, 1.0).trunk.sizes == (4, 2)
+    assert SharedExpertMoeModel.from_flags(flags, 9, 1.0).trunk.sizes == (9,), "values of a frame-level model"
+
+
+# ---- the memory
+
+
+def remembering(
+    n: int, asked: int = 3, temperature: float = 0.5, weight: float = 0.25
+) -> SharedExpertMoeModel:
+    options = {"memory_videos": n, "memory_neighbours": asked, "memory_temperature": temperature}
+    model = build("SharedExpertMoeModel", memory_weight=weight, **options)
+    assert isinstance(model, SharedExpertMoeModel)
+    return model
+
+
+@given(n=st.integers(1, 9), asked=st.integers(1, 12), seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_the_nearest_videos_say_their_labels(n: int, asked: int, seed: int) -> None:
+    model = remembering(n, asked)
+    x, labels = videos(n, seed), some_labels(n, seed)
+    model.remember([(x[:2], labels[:2]), (x[2:], labels[2:])])
+    assert model.memory is not None
+    query = videos(4, seed + 1)
+    with torch.no_grad():
+        u = model.trunk(query)
+        told = model.memory(u)
+    truth = [row.nonzero()[:, 0].tolist() for row in labels]
+    keys = model.memory.keys_NU.double().numpy()
+    expected = neighbours(keys, truth, u.double().numpy(), C, asked, 0.5)
+    np.testing.assert_allclose(told.numpy(), expected, atol=1e-3)  # keys are rounded to float16
+    np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1.0, atol=1e-2)
+
+
+def test_the_answer_is_the_mean_of_mixture_and_memory_in_evaluation_alone() -> None:
+    model, plain = remembering(5), build("SharedExpertMoeModel")
+    model.remember([(videos(5), some_labels(5))])
+    x = videos(3, 7)
+    assert model.memory is not None
+    with torch.no_grad():
+        expected = 0.75 * plain(x) + 0.25 * model.memory(model.trunk(x))
+        assert_close(model(x), expected)
+        logits = model.logits(x)
+        assert_close(model.pool_and_pullback(*logits)[0], model(x))
+        said = model.explain(x)
+        np.testing.assert_allclose(
+            (said.gate_weights[:, :, :-1] * said.expert_votes).sum(2), model(x), atol=1e-6
+        )
+        np.testing.assert_allclose(said.gate_weights.sum(2), 1.0, atol=1e-6)
+        np.testing.assert_allclose(said.gate_weights[:, :, 2], 0.25)
+        assert len(model.train().logits(x)) == 2
+
+
+def test_the_pullback_of_a_memory_is_the_gradient_that_autograd_finds() -> None:
+    model = remembering(5)
+    model.remember([(videos(5), some_labels(5))])
+    logits = [one.detach().requires_grad_() for one in model.logits(videos(3, 7))]
+    p, pullback = model.pool_and_pullback(*[one.detach() for one in logits])
+    r = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    expected = torch.autograd.grad((model.pool(*[one.clone() for one in logits]) * r).sum(), logits)
+    for mine, its in zip(pullback(r), expected, strict=True):
+        assert_close(mine, its, atol=1e-6, rtol=1e-4)
+
+
+def test_a_memory_keeps_the_first_videos_and_labels_and_forgets_the_earlier_ones() -> None:
+    memory = Memory(3, 2, 40, neighbours=3, temperature=1.0)
+    assert not memory(torch.ones(2, 2)).any(), "nothing is remembered yet"
+    u = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [5.0, 5.0]])
+    labels = torch.zeros(4, 40, dtype=torch.bool)
+    labels[0] = True
+    memory.fill([(u, labels)])
+    assert memory.count.item() == 3
+    assert memory.labels_NS[0].tolist() == list(range(32))
+    assert (memory.labels_NS[1:] == -1).all()
+    memory.fill([(u[:1], labels[1:2])])
+    assert memory.count.item() == 1
+    assert not memory(torch.ones(2, 2)).any()
+
+
+def test_a_run_remembers_its_training_videos_and_an_export_has_them(tiny: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options = {"shared_expert_size": 16, "memory_videos": 10**6, "memory_neighbours": 5}
+    flags = tiny.flags(tmp_path, model="SharedExpertMoeModel", eval_data_pattern=tiny.validate, **options)
+    assert train(flags).finished
+    trained = load_model(tmp_path, device="cpu")
+    model = trained.module.model
+    assert isinstance(model, SharedExpertMoeModel)
+    assert model.memory is not None
+    assert model.memory.count.item() == trained.flags.options.memory_videos == 600
+    assert model.memory.keys_NU.dtype == torch.float16
+    x = torch.randn(3, 8)
+    said = trained.explain(x)
+    np.testing.assert_allclose(said.probabilities, trained.predict(x).numpy(), atol=1e-6)
+    export(Flags(train_dir=str(tmp_path)))  # compares the answers itself
+    assert (tmp_path / "exported" / "model.onnx").is_file()
+
+
+def test_frames_are_not_remembered(tiny: Any, tmp_path: Path) -> None:
+    flags = tiny.flags(tmp_path, model="FrameMomentsModel", frame_features=True, memory_videos=5)
+    with pytest.raises(FlagError, match="--memory_videos=5: only a video-level model by itself"):
+        train(flags)
 
 
 @every_model
@@ -484,3 +594,16 @@ def test_all_of_them_are_modules_that_can_be_copied() -> None:
         assert torch.equal(copied(videos(3)), model(videos(3)))
         model.reset(torch.Generator().manual_seed(99), 3.0)
         assert not torch.equal(copied(videos(3)), model(videos(3)))
+
+
+def test_context_gates_are_computed_in_float32() -> None:
+    """What all videos have in common is large there: rounded to bfloat16, it would hide what differs."""
+    found = []
+    for bf16 in (False, True):
+        model = ContextGatedMoeModel(64, 20, gating_rank=8)
+        model.reset(torch.Generator().manual_seed(0), scale=0.5)
+        x_BD = l2_normalize(torch.randn(64, 64, generator=torch.Generator().manual_seed(1)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model.logits(x_BD)
+        found.append(model.pool(*logits))
+    torch.testing.assert_close(found[1], found[0], atol=3e-3, rtol=0)

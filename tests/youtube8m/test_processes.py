@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "ContextGatedMoeModel": {},
     "NetVladModel": FRAMES,
     "DbofModel": FRAMES,
-    "FrameMoeModel": FRAMES | {"frame_moe_balance": 0.5},
+    "FrameMoeModel": FRAMES | {"frame_moe_balance": 0.5, "log_device_placement": True},
+    "segments": FRAMES | {"model": "NetVladModel", "segment_labels": True, "log_device_placement": True},
 }
 OTHER_MODELS = {
     name: (FRAMES if name in FRAME_MODELS else {}) for name in ALL_MODELS if name not in MODELS
@@ -71,32 +73,48 @@ UNLIKE = {  # what all but the first process are given otherwise
 }
 
 
-def write_frames(folder: Path, name: str, videos: int, seed: int) -> None:
-    """Frame-level records of five classes: a video has none to six frames near the centre of its class."""
+def write_frames(folder: Path, name: str, videos: int, seed: int, *, rated: bool = False) -> None:
+    """Frame-level records of five classes: a video has none to six frames near the centre of its class.
+
+    ``rated``: it has one at least, and its first segment has a rating of its class, and one of another.
+    """
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(0).integers(40, 216, (5, 8))
     records = []
     for number in range(videos):
         label = int(random.integers(5))
-        frames = np.clip(centres[label] + random.normal(0, 30, (random.integers(0, 7), 8)), 0, 255)
+        count = random.integers(int(rated), 7)
+        frames = np.clip(centres[label] + random.normal(0, 30, (count, 8)), 0, 255)
         rows = frames.astype(np.uint8)
         lists = {"rgb": [[row[:6].tobytes()] for row in rows], "audio": [[row[6:].tobytes()] for row in rows]}
-        records.append(encode_sequence_example({"id": [f"{name}{number}"], "labels": [label]}, lists))
+        context: dict[str, Any] = {"id": [f"{name}{number}"], "labels": [label]}
+        if rated:
+            classes, scores = [label, (label + number % 4 + 1) % 5], np.array([1.0, 0.0], np.float32)
+            context |= {"segment_start_times": [0, 0], "segment_labels": classes, "segment_scores": scores}
+        records.append(encode_sequence_example(context, lists))
     write_records(folder / f"{name}.tfrecord", records)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
-    for level, write in (("videos", write_tiny), ("frames", write_frames)):
+    writers = {"videos": write_tiny, "frames": write_frames, "segments": partial(write_frames, rated=True)}
+    for level, write in writers.items():
         (folder / level).mkdir()
         write(folder / level, "train", VIDEOS, 1)
         write(folder / level, "validate", EVALUATED, 2)
     return folder
 
 
+def level_of(changes: dict[str, Any]) -> str:
+    """The folder of the records that these flags are for."""
+    if changes.get("segment_labels"):
+        return "segments"
+    return "frames" if changes.get("frame_features") else "videos"
+
+
 def flags_for(data: Path, train_dir: Path, **changes: Any) -> Flags:
-    level = data / ("frames" if changes.get("frame_features") else "videos")
+    level = data / level_of(changes)
     values: dict[str, Any] = {
         "train_dir": str(train_dir),
         "train_data_pattern": str(level / "train*"),
@@ -127,8 +145,8 @@ def comparable(data: Path, folder: Path, models: dict[str, dict[str, Any]]) -> d
     """Runs of 20 steps, evaluated at step 10 and at the end."""
     runs = {}
     for name, changes in models.items():
-        level = "frames" if "frame_features" in changes else "videos"
-        evaluation = {"export_model_steps": 10, "eval_data_pattern": str(data / level / "validate*")}
+        validate = str(data / level_of(changes) / "validate*")
+        evaluation = {"export_model_steps": 10, "eval_data_pattern": validate}
         runs[name] = flags_for(data, folder / name, **({"model": name} | evaluation | changes))
     return runs
 
@@ -158,10 +176,12 @@ class Made:
         self.flags = comparable(data, folder, MODELS)
         self.flags["half"] = flags_for(data, folder / "half", num_epochs=2, max_steps=10)
         self.flags["misspelt"] = flags_for(data, folder / "misspelt", model="MoModel")
-        for name in UNLIKE:
-            self.flags[name] = flags_for(data, folder / name)
+        evaluated = str(data / "videos" / "validate*")
+        unlike = UNLIKE | {"other evaluation": {"eval_data_pattern": str(data / "videos" / "train*")}}
+        for name in unlike:
+            self.flags[name] = flags_for(data, folder / name, eval_data_pattern=evaluated)
         self.flags["after all that"] = flags_for(data, folder / "after", max_steps=1)
-        self.first, self.second = make_runs(self.flags, 2, folder, UNLIKE)
+        self.first, self.second = make_runs(self.flags, 2, folder, unlike)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +237,11 @@ def test_processes_that_are_given_other_flags_are_told(made: Made) -> None:
         "FlagError: --batch_size is 16 in process 0 and 8 in process 1. All processes of a run must be given"
     )
     assert made.second["other batch"] == "SystemExit: 1"
+
+
+def test_processes_must_evaluate_on_the_same_files(made: Made) -> None:
+    assert made.first["other evaluation"].startswith("FlagError: the hash of the files to evaluate on is '")
+    assert made.second["other evaluation"] == "SystemExit: 1"
 
 
 def test_an_error_of_one_ends_the_others_with_its_words(made: Made) -> None:

@@ -81,14 +81,41 @@ def chain(weights: Weights, x: Array, scale: float, training: bool) -> Answer:
 
 
 def shared_expert(weights: Weights, x: Array, scale: float, training: bool) -> Answer:
-    seen = look(weights, x, scale)
+    """One feature of D values; the scale does not matter. Two layers at most."""
+    projection = weights.get("trunk.projection_RD")
     hidden = []
-    for row in seen:
-        sized = 0.2 * row / sqrt(max(np.mean(row**2), 1e-12))
-        before = weights["hidden.weight_UH"] @ sized + weights["hidden.bias_U"]
-        gelu = np.array([value * (1 + erf(value / sqrt(2))) / 2 for value in before])
-        hidden.append(gelu * 0.2 / 0.65)
-    return mixture(weights, "mixture", seen, np.stack(hidden)), []
+    for row in x:
+        row = row / sqrt(max(sum(row**2), 1e-12)) * sqrt(len(row))
+        hidden.append(row if projection is None else projection @ row)
+    layers = sum(name.startswith("trunk.weights.") for name in weights)
+    for layer in range(layers):
+        name = f"trunk.norms.{layer}"
+        before = np.stack([weights[f"trunk.weights.{layer}"] @ row for row in hidden])
+        mean, variance = weights[f"{name}.running_mean"], weights[f"{name}.running_variance"]
+        if training:
+            mean, variance = before.mean(0), ((before - before.mean(0)) ** 2).mean(0)
+        given = (before - mean) / np.sqrt(variance + 1e-3) * weights[f"{name}.weight"] + weights[
+            f"{name}.bias"
+        ]
+        given = np.vectorize(lambda value: value * (1 + erf(value / sqrt(2))) / 2)(given)
+        hidden = list(given + np.stack(hidden) if layer else given)
+    u = np.stack(hidden)
+    return mixture(weights, "mixture", u, u), []
+
+
+def neighbours(
+    keys: Array, labels: list[list[int]], u: Array, num_classes: int, asked: int, temperature: float
+) -> Array:
+    """What the nearest remembered videos say, video by video."""
+    said = np.zeros((len(u), num_classes))
+    for b, row in enumerate(u):
+        cosines = [float(key @ row / np.linalg.norm(row)) for key in keys]
+        nearest = sorted(range(len(keys)), key=lambda n: -cosines[n])[:asked]
+        powers = [np.exp(cosines[n] / temperature) for n in nearest]
+        for n, power in zip(nearest, powers, strict=True):
+            for label in labels[n]:
+                said[b, label] += power / sum(powers)
+    return said
 
 
 TWINS: dict[str, Twin] = {

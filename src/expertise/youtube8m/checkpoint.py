@@ -122,7 +122,9 @@ def load_weights(file: Path, model: nn.Module) -> None:
     """
     try:
         on_meta = any(weight.is_meta for weight in model.parameters())
-        model.load_state_dict({k: v.float() for k, v in load_file(file).items()}, assign=on_meta)
+        types = {name: value.dtype for name, value in model.state_dict().items()}
+        read = {name: value.to(types.get(name, value.dtype)) for name, value in load_file(file).items()}
+        model.load_state_dict(read, assign=on_meta)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(_unreadable(file.parent, error)) from error
 

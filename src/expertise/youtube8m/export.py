@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise.youtube8m.flag_rules import check, choose
-from expertise.youtube8m.flags import Flags
+from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import VideoModel, load_model, prepare
 from expertise.youtube8m.models import AbstractModel
 
@@ -57,7 +57,7 @@ def export(flags: Flags) -> list[Path]:
 
     Raises
     ------
-    FlagError : a flag is wrong, or there is no model.
+    FlagError : a flag is wrong, there is no model, or it answers at random.
     CheckpointError : the weights can't be read.
     MissingExtraError : the ONNX packages are not installed.
     ExportError : the exported model differs from ours by more than 1e-4.
@@ -68,6 +68,12 @@ def export(flags: Flags) -> list[Path]:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "export")  # missing ones are said before any work is done
     model = load_model(flags.train_dir, device="cpu")
+    options = model.flags.options
+    if model.flags.model == "DbofModel" and options.dbof_random_evaluation and options.iterations:
+        raise FlagError(
+            f"the model in --train_dir={flags.train_dir} was trained with --dbof_random_evaluation: it "
+            "answers otherwise every time, so an export could not be checked; train it without that flag"
+        )
     folder = Path(flags.output_dir or Path(flags.train_dir) / "exported").expanduser()
     program = export_program(model)
     files = []

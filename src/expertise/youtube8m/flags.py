@@ -89,9 +89,24 @@ class Flags:
         "ChainMoeModel: values that a stage's predictions are projected to.", resume=SAME, minimum=1)
     chain_loss: float = flag(0.2, "model", "train",
         "ChainMoeModel: weight of the label loss of the stages before the last.", resume=SAME, minimum=0)
+    input_dropout: float = flag(0.0, "model", "train",
+        "SharedExpertMoeModel: share of what the shared network sees that is set to 0 in training.",
+        resume=SAME, minimum=0, maximum=0.95)
     shared_expert_size: int = flag(1024, "model", "train",
-        "SharedExpertMoeModel: hidden units of the expert network that all classes share.",
+        "SharedExpertMoeModel: hidden units of the network that all classes share.",
         resume=SAME, minimum=1)
+    shared_expert_layers: int = flag(1, "model", "train",
+        "SharedExpertMoeModel: layers of that network.", resume=SAME, minimum=1)
+    memory_videos: int = flag(0, "model", "train",
+        "SharedExpertMoeModel: training videos that are remembered, at most; the nearest of them are one "
+        "more expert in evaluation. 0: none.", resume=SAME, minimum=0)
+    memory_neighbours: int = flag(60, "model", "train",
+        "SharedExpertMoeModel: remembered videos that are asked.", resume=SAME, minimum=1)
+    memory_weight: float = flag(0.3, "model", "train",
+        "SharedExpertMoeModel: weight of the memory.", resume=SAME, minimum=0, maximum=1)
+    memory_temperature: float = flag(0.04, "model", "train",
+        "SharedExpertMoeModel: small: the nearest one decides; large: all that are asked count alike.",
+        resume=SAME, minimum=0.0001)
     iterations: int = flag(30, "model", "train",
         "DbofModel: frames sampled of a video; 0 takes all.", resume=SAME, minimum=0)
     sample_random_frames: bool = flag(True, "model", "train",

@@ -89,6 +89,8 @@ def clip_each(parameters: Parameters, limit: float) -> None:
     for parameter in parameters:
         if parameter.grad is not None:
             norm = torch.linalg.vector_norm(parameter.grad)
+            if norm.device.type != "cpu":  # to ask for the norm would be to wait for the device
+                parameter.grad.mul_((limit / norm).clamp(max=1.0))
             # a gradient within the limit is most gradients: it is not touched again
-            if not norm <= limit:
+            elif not norm <= limit:
                 parameter.grad.mul_(limit / norm)

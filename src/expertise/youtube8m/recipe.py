@@ -28,10 +28,11 @@ from torch import Tensor
 
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.models import VIDEO_MODELS, AbstractModel, AbstractVideoModel, l2_normalize
+from expertise.youtube8m.models._abstract import Projection
+from expertise.youtube8m.models._seen import KAPPA
 from expertise.youtube8m.optimizers import TensorFlowAdam
 from expertise.youtube8m.readers import VideoSource
 
-KAPPA = 0.2  # size of what gates and experts look at; chosen on part 5 of the data, among .1, .2 and .3
 EPSILON = 5e-6
 WARM_UP = 0.1  # share of the run
 RIDGE = 1.0  # times the mean square of an input
@@ -90,13 +91,22 @@ def begin(
         model.reset(generator, scale=0.1 / KAPPA)
         rates_C = _rates(source)
         model.start_at_rates(rates_C)
-        projection_RD = model.projection() if isinstance(model, AbstractVideoModel) else None
-        if projection_RD is not None:
-            scale = scales(flags, source.spec.total).input_scale
-            start_RD = _ridge_projection(source, len(projection_RD), scale, rates_C, flags.seed, generator)
+        projection = model.projection() if isinstance(model, AbstractVideoModel) else None
+        if projection is not None:
+            assert isinstance(model, AbstractVideoModel)
+            start_RD = _ridge_projection(source, model, projection, rates_C, flags.seed, generator)
             with torch.no_grad():
-                projection_RD.copy_(start_RD)
+                projection.weight_RD.copy_(start_RD)
     model.to(device)
+
+
+def remember(model: AbstractModel, source: VideoSource, flags: Flags) -> None:
+    """Let a model that has a memory remember videos of the training data, drawn by the seed."""
+    if not (isinstance(model, AbstractVideoModel) and model.memory_size):
+        return
+    device = next(model.parameters()).device
+    batches = source.batches(4096, shuffle=source.default_shuffle(), seed=flags.seed)
+    model.remember((l2_normalize(batch.features.to(device)), batch.labels.to(device)) for batch in batches)
 
 
 def _rates(source: VideoSource) -> Tensor:
@@ -107,19 +117,24 @@ def _rates(source: VideoSource) -> Tensor:
 
 
 def _ridge_projection(
-    source: VideoSource, rank: int, scale: float, rates_C: Tensor, seed: int, generator: torch.Generator
+    source: VideoSource,
+    model: AbstractVideoModel,
+    projection: Projection,
+    rates_C: Tensor,
+    seed: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Give R directions (R, D) of the features, in which a ridge regression of the labels is large.
 
     With W (D, C) the ridge weights of (y - rate) / rate^.25, and Q, s the eigenvectors and -values of W W':
-    the R largest, each direction times s^(1/4), turned by a random rotation so that every row sees them all,
-    and scaled so that what it gives for a video has root mean square `KAPPA`.
+    the R largest, each direction times s^(1/4), turned by a random rotation so that every row sees them all
+    (where the model asks for it), and scaled so that what it gives for a video is as large as the model says.
     """
-    D = source.spec.total
+    D, rank = source.spec.total, len(projection.weight_RD)
     gram_DD, cross_DC, seen = torch.zeros(D, D), torch.zeros(D, source.num_classes), 0
     power = 0.0
     for batch in source.batches(4096, shuffle=source.default_shuffle(), seed=seed):
-        x_BD = l2_normalize(batch.features) * scale
+        x_BD = model.projection_inputs(l2_normalize(batch.features))
         gram_DD += x_BD.T @ x_BD
         cross_DC += x_BD.T @ ((batch.labels.float() - rates_C) / rates_C**RATE_POWER)
         power += float(x_BD.square().sum())
@@ -133,9 +148,10 @@ def _ridge_projection(
     ridge = RIDGE * power / (seen * D)
     weights_DC = torch.linalg.solve(gram_DD / seen + ridge * torch.eye(D), cross_DC / seen)
     values, vectors = torch.linalg.eigh(weights_DC @ weights_DC.T)  # ascending
-    directions_RD = (vectors[:, -rank:] * values[-rank:].clamp_min(1e-9) ** 0.25).T
-    rotation_RR = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
-    projection_RD = rotation_RR @ directions_RD
+    projection_RD = (vectors[:, -rank:] * values[-rank:].clamp_min(1e-9) ** 0.25).T
+    if projection.rotated:
+        rotation_RR = torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
+        projection_RD = rotation_RR @ projection_RD
     mean_square = torch.einsum("rd,de,re->", projection_RD, gram_DD / seen, projection_RD) / rank
-    scaled: Tensor = projection_RD * (KAPPA / mean_square.sqrt())
+    scaled: Tensor = projection_RD * (projection.size / mean_square.sqrt())
     return scaled

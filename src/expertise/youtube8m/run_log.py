@@ -109,15 +109,16 @@ def _figures(record: dict[str, Any]) -> str:
 def log_forward(root: nn.Module, lesson: Lesson, precision: str, meter: Meter) -> None:
     """Say, for every module of a forward, its device and the dtype of its weights and its output.
 
-    The forward is one of its own: the step of a long run is compiled, and calls no module.
+    The forward is one of its own: the step of a long run is compiled, and calls no module. It is one of
+    evaluation, and draws from no random numbers of the run, so that what it looks at stays as it is.
     """
 
-    def tell(name: str, module: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
+    def tell(name: str, module: nn.Module, output: object) -> None:
         weight = next(module.parameters(), None)
         weights = (
             f"weights {str(weight.dtype).removeprefix('torch.')}" if weight is not None else "no weights"
         )
-        first = output if isinstance(output, Tensor) else next(filter(torch.is_tensor, output))
+        first = _first_tensor(output)
         result = str(first.dtype).removeprefix("torch.")
         meter.say(
             f"{name or 'classifier'} ({type(module).__name__}): {first.device}, {weights}, output {result}"
@@ -127,8 +128,22 @@ def log_forward(root: nn.Module, lesson: Lesson, precision: str, meter: Meter) -
         module.register_forward_hook(lambda m, _, out, name=name: tell(name, m, out))
         for name, module in root.named_modules()
     ]
-    device = lesson.features.device.type
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+    device, training = lesson.features.device.type, root.training
+    root.eval()
+    with (
+        torch.random.fork_rng([lesson.features.device] if device == "cuda" else []),
+        torch.no_grad(),
+        torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
+    ):
         root(lesson.features, lesson.lengths)
+    root.train(training)
     for handle in handles:
         handle.remove()
+
+
+def _first_tensor(output: object) -> Tensor:
+    """Give the first tensor of what a module gives: one, several, or a value with fields, as a Routing."""
+    if isinstance(output, Tensor):
+        return output
+    parts = output if isinstance(output, tuple) else vars(output).values()
+    return next(part for part in parts if isinstance(part, Tensor))

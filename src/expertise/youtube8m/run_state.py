@@ -69,7 +69,9 @@ def open_data(flags: Flags, processes: Processes) -> tuple[VideoSource, VideoSou
                 f"--{flag}={getattr(flags, flag)}: none of the {opened.num_videos:,} videos has a label; "
                 "the test partition has none, take train or validate"
             )
-    return training, evaluation, model_flags
+    remembered = min(flags.memory_videos, training.num_videos)  # a memory has the size of what is in it
+    options = replace(model_flags.options, memory_videos=remembered)
+    return training, evaluation, replace(model_flags, options=options)
 
 
 def _check_pairing(flags: Flags) -> None:
@@ -84,6 +86,11 @@ def _check_pairing(flags: Flags) -> None:
             f"--frame_features with --model={flags.model}, a video-level model; take one of "
             f"{', '.join(FRAME_MODELS)} (with --video_level_classifier_model={flags.model} on top), or leave "
             "--frame_features out"
+        )
+    if flags.memory_videos and flags.frame_features:
+        raise FlagError(
+            f"--memory_videos={flags.memory_videos}: only a video-level model by itself remembers videos; "
+            "leave it at 0 with --frame_features"
         )
     if flags.segment_labels and not flags.frame_features:
         raise FlagError("--segment_labels needs --frame_features: segments are pieces of frame-level records")
@@ -161,7 +168,7 @@ def _compiles(flags: Flags, num_videos: int, num_classes: int, processes: Proces
     return flags.compile == "on" or (flags.compile == "auto" and found and long)
 
 
-def fingerprint(pattern: str) -> str:
-    """Give a hash of the names and sizes of the files: what makes them the same data."""
-    files = [f"{file.name} {file.stat().st_size}" for file in match_files(pattern, "train_data_pattern")]
+def fingerprint(pattern: str, flag: str = "train_data_pattern") -> str:
+    """Give a hash of the names and sizes of the files of a flag: what makes them the same data."""
+    files = [f"{file.name} {file.stat().st_size}" for file in match_files(pattern, flag)]
     return hashlib.sha256("\n".join(files).encode()).hexdigest()

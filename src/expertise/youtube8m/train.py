@@ -74,7 +74,12 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
     files = fingerprint(flags.train_data_pattern)
     earlier = None if flags.start_new_model else earlier_run(flags, files, processes)
     found = str(earlier[0].name) if earlier else "not there"
-    processes.agree({"the hash of the files to train on": files, "the checkpoint to go on from": found})
+    alike = {"the hash of the files to train on": files, "the checkpoint to go on from": found}
+    if flags.eval_data_pattern:  # with other files, some would evaluate one batch more and wait for ever
+        alike["the hash of the files to evaluate on"] = fingerprint(
+            flags.eval_data_pattern, "eval_data_pattern"
+        )
+    processes.agree(alike)
     source, evaluation_source, model_flags = open_data(flags, processes)
     model = build_model(model_flags).to(device)
     lessons = Lessons(flags, model_flags, processes)
@@ -103,6 +108,7 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
     fused = fuse(model, label_loss) if state["compiled"] else None
 
     step, examples = int(state["step"]), int(state["examples"])
+    first_step = step  # of this call
     total, total_examples = _length(flags, source.num_videos, step, examples, processes.world)
     if step >= total:
         if processes.first:
@@ -135,7 +141,7 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
             batch = next(batches)
             size = min(whole_size, source.num_videos * flags.num_epochs - examples)
             lesson = lessons.of(batch, size)
-            if flags.log_device_placement and step == int(state["step"]):
+            if flags.log_device_placement and step == first_step:
                 log_forward(Classifier(model), lesson, flags.precision, meter)
             rate = learning_rate(flags, examples, total_examples)
             can_fuse = size == whole_size and lesson.labels.dtype == torch.bool and lesson.rated is None
@@ -165,6 +171,7 @@ def _train(flags: Flags, processes: Processes) -> TrainResult:
             if saves:
                 if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
                     raise FloatingPointError(_not_finite(flags, f"a weight is not finite at step {step}"))
+                recipe.remember(shown, source, flags)
                 if evaluation_source is not None:
                     video_model = VideoModel(Classifier(shown), model_flags, step, device, flags.precision)
                     evaluation = _evaluate(flags, video_model, evaluation_source, interrupted, processes)

@@ -5,7 +5,7 @@ Letters of shapes: B batch, L frames, D features, F values of a video, C classes
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, NamedTuple, Protocol, Self, final
 
 import numpy as np
@@ -37,6 +37,16 @@ class Outputs(NamedTuple):
     """Probabilities (B, C) of earlier stages, which learn the labels too; see `early_weight`."""
     loss: Tensor | None = None
     """A loss of the model itself, a number: balance of experts."""
+
+
+class Projection(NamedTuple):
+    """What all classes look through, which the recipe starts from a ridge regression."""
+
+    weight_RD: Tensor
+    size: float
+    """Root mean square of what it shall give for a video."""
+    rotated: bool
+    """Whether every row shall see all directions; otherwise each is one direction, the best one last."""
 
 
 class AbstractModel(nn.Module, ABC):
@@ -103,9 +113,20 @@ class AbstractVideoModel(AbstractModel):
         a frame-level model gives.
         """
 
-    def projection(self) -> nn.Parameter | None:
-        """The projection (R, D) that all classes look through, where there is one; the recipe starts it."""
+    def projection(self) -> Projection | None:
+        """The projection that all classes look through, where there is one."""
         return None
+
+    def projection_inputs(self, x_BD: Tensor) -> Tensor:
+        """Give what the projection looks at, of normalised features."""
+        return x_BD
+
+    memory_size: int = 0
+    """How many training videos the model remembers, beside what it learns; see `remember`."""
+
+    def remember(self, videos: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Remember these videos, normalised features (B, D) and labels (B, C), for evaluation."""
+        raise NotImplementedError(f"{type(self).__name__} remembers no videos")
 
 
 class ClassifierOf(Protocol):

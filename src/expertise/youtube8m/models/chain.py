@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Outputs, Pullback
+from expertise.youtube8m.models._abstract import (
+    AbstractVideoModel,
+    Explanation,
+    Outputs,
+    Projection,
+    Pullback,
+)
 from expertise.youtube8m.models._mixing import mix, mix_and_pullback
 from expertise.youtube8m.models._mixture import Mixture, explanation, pooled
 from expertise.youtube8m.models._seen import Seen
@@ -78,9 +84,13 @@ class ChainMoeModel(AbstractVideoModel):
             l2=options.moe_l2,
         )
 
-    def projection(self) -> nn.Parameter | None:
+    def projection(self) -> Projection | None:
         """The projection (R, D) of the features, where there is one."""
-        return self.seen.projection_RD
+        return self.seen.projection()
+
+    def projection_inputs(self, x_BD: Tensor) -> Tensor:
+        """Give the features, scaled."""
+        return x_BD * self.seen.input_scale
 
     def training_outputs(self, *inputs: Tensor) -> Outputs:
         """Give the last stage's logits, and the earlier stages' probabilities."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Pullback
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Projection, Pullback
 from expertise.youtube8m.models._batch_norm import BatchNorm
 from expertise.youtube8m.models._mixture import Mixture, explanation, pooled
 from expertise.youtube8m.models._seen import Seen
@@ -68,9 +68,13 @@ class ContextGatedMoeModel(AbstractVideoModel):
             l2=options.moe_l2,
         )
 
-    def projection(self) -> nn.Parameter | None:
-        """The projection (R, D) of the gated features, where there is one."""
-        return self.seen.projection_RD
+    def projection(self) -> Projection | None:
+        """The projection (R, D) of the features, where there is one."""
+        return self.seen.projection()
+
+    def projection_inputs(self, x_BD: Tensor) -> Tensor:
+        """Give the features, scaled."""
+        return x_BD * self.seen.input_scale
 
     def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Give the mixture's probabilities (B, C) and the logits of the gate on them (B, C)."""
@@ -162,5 +166,7 @@ class _ContextGate(nn.Module):
         self.norm.running_mean.copy_(self._product(x_N.unsqueeze(0))[0])
 
     def _product(self, x_BN: Tensor) -> Tensor:
-        inner_BK = x_BN if self.first_KN is None else F.linear(x_BN, self.first_KN)
-        return F.linear(inner_BK, self.second_NK)
+        # what the videos have in common is taken out behind it, and bfloat16 would round the rest away
+        with torch.autocast(x_BN.device.type, enabled=False):
+            inner_BK = x_BN if self.first_KN is None else F.linear(x_BN, self.first_KN)
+            return F.linear(inner_BK, self.second_NK)

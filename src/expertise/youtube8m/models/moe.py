@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from expertise.youtube8m.model_flags import ModelFlags
-from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Pullback
+from expertise.youtube8m.models._abstract import AbstractVideoModel, Explanation, Projection, Pullback
 from expertise.youtube8m.models._mixing import mix, mix_and_pullback
 from expertise.youtube8m.models._mixture import Mixture, explanation
 from expertise.youtube8m.models._seen import Seen
@@ -69,9 +69,13 @@ class MoeModel(AbstractVideoModel):
             l2=options.moe_l2,
         )
 
-    def projection(self) -> nn.Parameter | None:
-        """The projection (R, D), where the model is not a full one."""
-        return self.seen.projection_RD
+    def projection(self) -> Projection | None:
+        """The projection (R, D) of the features, where there is one."""
+        return self.seen.projection()
+
+    def projection_inputs(self, x_BD: Tensor) -> Tensor:
+        """Give the features, scaled."""
+        return x_BD * self.seen.input_scale
 
     def logits(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Give the logits of the gate (B, M + 1, C) and of the experts (B, M, C)."""

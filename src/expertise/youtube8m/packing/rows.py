@@ -95,7 +95,10 @@ def checked_ids(path: Path, first: int, ids: list[Any]) -> NDArray[np.object_]:
     """The ids as an array. Raises ValueError at one that is missing, empty, or holds a control character."""
     for row, video in enumerate(ids):
         if not video or not video.isprintable():
-            raise fault(path, first + row, f"its id is {video!r}; give every row the id of its video")
+            printable = " in printable letters" if video else ""
+            raise fault(
+                path, first + row, f"its id is {video!r}; give every row the id of its video{printable}"
+            )
     return np.array(ids, dtype=object)
 
 

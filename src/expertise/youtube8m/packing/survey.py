@@ -206,8 +206,11 @@ def _check_values(video: OwnVideo, name: str) -> None:
     finite = np.isfinite(values)
     if not finite.all():
         frame, column = divmod(int(np.argmin(finite)), values.shape[1])
-        value = f"value {column} of feature {name!r} is {values[frame, column]}, not finite"
-        raise _fault(video, f"frame {video.frames[frame]}: {value}")
+        raise _fault(
+            video,
+            f"frame {video.frames[frame]}: value {column} of feature {name!r} is {values[frame, column]} as "
+            "float32, not finite; leave the frame out, or give all values a finite number",
+        )
     zero = ~values.any(axis=1)
     if zero.any():
         frame = int(np.argmax(zero))

@@ -35,7 +35,7 @@ class CachedVideos(VideoSource):
         level = level_of(spec, frames)
         self._table = level.cached(cache)
         if not len(self._table):
-            raise ValueError(f"the data have {len(cache)} videos, but no {level.what}")
+            raise ValueError(f"the data have {len(cache)} videos, but no {level.what}{level.why_none}")
         self._batches = Batches(spec, num_classes, frames)
         self._skipped = cache.skipped
 

@@ -144,8 +144,8 @@ def _which(example: dict[str, Any]) -> str:
         )
     ):
         return (
-            "these are frame-level records (tf.train.SequenceExample); "
-            "use --frame_features --feature_names=rgb,audio"
+            "these are frame-level records (tf.train.SequenceExample); give video-level ones, or train with "
+            "--frame_features --feature_names=rgb,audio"
         )
     return f"the record has {', '.join(sorted(example)) or 'no features'}; check --feature_names"
 

@@ -124,11 +124,14 @@ def _which(context: Context, lists: dict[str, list[Value]]) -> str:
     """What a record holds instead; a video-level one is recognised."""
     floats = {name for name, value in context.items() if getattr(value, "dtype", None) == np.float32}
     if not lists and floats - {"segment_scores"}:
-        return "these are video-level records (tf.train.Example); leave out --frame_features"
+        return (
+            "these are video-level records (tf.train.Example); give frame-level ones, or train without "
+            "--frame_features"
+        )
     if not lists:
         return "the record has no feature lists; check that these are frame-level records"
     names = FRAME_FEATURES if lists.keys() >= set(FRAME_FEATURES) else sorted(lists)
-    return f"the record has {', '.join(sorted(lists))}; give --feature_names={','.join(names)}"
+    return f"the record has {', '.join(sorted(lists))}; train with --feature_names={','.join(names)}"
 
 
 def _checked(labels: Ints, num_classes: int) -> Ints:

@@ -19,11 +19,20 @@ from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate
 
 Chunk = TypeVar("Chunk", Videos, FrameVideos)
 
+_NO_RATING = (
+    "; --segment_labels takes records with segment_start_times, segment_labels and segment_scores: give such "
+    "ones, or leave it out"
+)
+
 
 class Level(ABC, Generic[Chunk]):
-    """Video level or frame level. Chunks are what files give. ``what`` : what the examples are called."""
+    """Video level or frame level. Chunks are what files give.
+
+    what : what the examples are called. why_none : what to say and to do where data have none of them.
+    """
 
     what = "video"
+    why_none = ""
 
     @abstractmethod
     def read(self, path: Path, num_classes: int, skipped: list[RecordError] | None) -> Iterator[Chunk]:
@@ -81,6 +90,7 @@ class FrameLevel(Level[FrameVideos]):
     def __init__(self, spec: FeatureSpec, reading: FrameReading) -> None:
         self._spec, self._reading = spec, reading
         self.what = {"": "video", "rated": "rated segment", "all": "segment"}[reading.segments]
+        self.why_none = _NO_RATING if reading.segments == "rated" else ""
 
     def read(self, path: Path, num_classes: int, skipped: list[RecordError] | None) -> Iterator[FrameVideos]:
         """Read a TFRecord file."""

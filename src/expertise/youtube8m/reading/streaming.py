@@ -117,7 +117,7 @@ class StreamedVideos(VideoSource):
         if count == 0:
             errors = [error for path in self._files for error in self._errors.get(path, [])]
             why = f"; {len(errors)} corrupt records, the first: {errors[0]}" if errors else ""
-            raise nothing_in(self._files, self._level.what, why)
+            raise nothing_in(self._files, self._level.what, why or self._level.why_none)
 
     def _read(self, path: Path) -> Iterator[Any]:
         errors: list[RecordError] = []
