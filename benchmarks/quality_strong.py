@@ -1,7 +1,7 @@
 """The stronger video-level mixtures on real records: one model, the average of three, and every vertical.
 
-Trained on parts 0-5, measured on dev, parts 6-7. The settings were chosen on part 5 with training on parts 0-4.
-Runs are kept in --out, so that a second call only measures.
+Trained on parts 0-5, measured on dev, parts 6-7. The settings were chosen on part 5 with training on parts
+0-4. Runs are kept in --out, so that a second call only measures.
 """
 
 import argparse
@@ -104,7 +104,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         out, cache = given.out or Path(temporary), str((given.out or Path(temporary)) / "cache")
-        common = {"feature_names": "mean_rgb,mean_audio", "feature_sizes": "1024,128", "cache_dir": cache}
+        common: dict[str, Any] = {
+            "feature_names": "mean_rgb,mean_audio",
+            "feature_sizes": "1024,128",
+            "cache_dir": cache,
+        }
         print(f"trained on {Path(given.train).name}, measured on {Path(given.dev).name}")
         for name, settings in RUNS.items():
             print(f"{name:<9} {settings['model']} {words(settings)}", flush=True)

@@ -155,6 +155,15 @@ def test_help_shows_every_flag_its_default_and_an_example(
     assert "[default: " in shown
 
 
+def test_ctrl_c_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(flags: Flags) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._RUN, "infer", interrupted)
+    assert run("infer") == 130
+    assert capsys.readouterr().err == "expertise: interrupted\n"
+
+
 def test_help_says_what_the_folder_of_sample_is(capsys: pytest.CaptureFixture[str]) -> None:
     cli._app()(["youtube8m", "sample", "--help"])
     assert "The folder to make; it must not exist, or be empty." in " ".join(capsys.readouterr().out.split())

@@ -91,9 +91,12 @@ def _app() -> App:
         help="Mixtures of experts: a gate looks at each case and decides which expert to trust.",
         version=expertise.__version__,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # `main` says what has happened
     )
     youtube8m = App(
-        name="youtube8m", help="Train, evaluate and infer mixtures of experts on labelled videos."
+        name="youtube8m",
+        help="Train, evaluate and infer mixtures of experts on labelled videos.",
+        suppress_keyboard_interrupt=False,
     )
     for name in _COMMANDS:
         youtube8m.command(_command(name), name=name, help=_COMMANDS[name][0], help_epilogue=_epilogue(name))

@@ -97,3 +97,23 @@ def test_bad_weights_are_named(train_dir: Path) -> None:
     file.unlink()
     with pytest.raises(ValueError, match="the export is not whole"):
         read_run(train_dir)
+
+
+def test_moments_and_memories_are_no_parameters(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    from expertise.report.runs import _count_parameters
+    from expertise.youtube8m.flags import Flags
+    from expertise.youtube8m.model_flags import ModelFlags
+    from expertise.youtube8m.models import build_model
+
+    options = Flags(moe_rank=0, shared_expert_size=5, memory_videos=7)
+    model = build_model(
+        ModelFlags(
+            model="SharedExpertMoeModel", feature_names=("a",), feature_sizes=(6,), num_classes=4,
+            class_names=(), options=options,
+        )
+    )  # fmt: skip
+    safetensors.save_file(dict(model.state_dict()), tmp_path / "model.safetensors")
+    learned = sum(weight.numel() for weight in model.parameters() if isinstance(weight, torch.Tensor))
+    assert _count_parameters(tmp_path / "model.safetensors") == learned

@@ -23,6 +23,7 @@ from expertise.youtube8m.models import VIDEO_MODELS, Outputs, SharedExpertMoeMod
 from expertise.youtube8m.models._abstract import AbstractFrameModel, AbstractVideoModel, ClassifierOf
 from expertise.youtube8m.models._memory import Memory
 from expertise.youtube8m.models._trunk import Trunk
+from expertise.youtube8m.models.context_gated import ContextGatedMoeModel
 from expertise.youtube8m.optimizers import OPTIMIZERS
 from expertise.youtube8m.step import Lesson, TrainingNetwork, compiler_found, fuse, train_step
 from expertise.youtube8m.train import train

@@ -54,6 +54,13 @@ def read(path: Path, skipped: list[RecordError] | None = None) -> list[bytes]:
     return list(read_records(path, skipped=skipped))
 
 
+def advised(skipped: RecordError) -> str:
+    """What is said of an error that is kept in a list, where it is raised instead."""
+    if str(skipped).endswith("; is this a TFRecord file?"):
+        return str(skipped)
+    return f"{skipped}; fetch the file again, or leave corrupt records out with --skip_corrupt_records"
+
+
 @pytest.fixture(params=[scan, read], ids=["scan", "read"])
 def reader(request: pytest.FixtureRequest) -> Reader:
     found: Reader = request.param
@@ -163,7 +170,7 @@ def test_truncation_at_every_byte(tmp_path: Path, reader: Reader) -> None:
         assert (caught.value.path, caught.value.offset) == (path, starts[complete])
         skipped: list[RecordError] = []
         assert reader(path, skipped) == SMALL[:complete]
-        assert [str(error) for error in skipped] == [str(caught.value)]
+        assert [advised(error) for error in skipped] == [str(caught.value)]
 
 
 def test_every_flipped_bit(tmp_path: Path, reader: Reader) -> None:
@@ -179,7 +186,7 @@ def test_every_flipped_bit(tmp_path: Path, reader: Reader) -> None:
         skipped: list[RecordError] = []
         in_header = bit // 8 < starts[hit] + 12
         assert reader(path, skipped) == SMALL[:hit] + ([] if in_header else SMALL[hit + 1 :])
-        assert [str(error) for error in skipped] == [str(caught.value)]
+        assert [advised(error) for error in skipped] == [str(caught.value)]
 
 
 def test_truncated_gzip_at_every_byte(tmp_path: Path, reader: Reader) -> None:
@@ -193,7 +200,7 @@ def test_truncated_gzip_at_every_byte(tmp_path: Path, reader: Reader) -> None:
         skipped: list[RecordError] = []
         kept = reader(path, skipped)
         assert kept == SMALL[: len(kept)]
-        assert [str(error) for error in skipped] == [str(caught.value)]
+        assert [advised(error) for error in skipped] == [str(caught.value)]
 
 
 def test_every_flipped_bit_of_a_gzip(tmp_path: Path, reader: Reader) -> None:
@@ -293,6 +300,23 @@ def test_the_message_names_file_byte_and_reason(tmp_path: Path, reader: Reader) 
     assert f"computed 0x{int.from_bytes(masked(b'these ar'), 'little'):08x}" in str(caught.value)
 
 
+def test_a_corrupt_record_comes_with_what_to_do(tmp_path: Path, reader: Reader) -> None:
+    path = tmp_path / "a.tfrecord"
+    write_records(path, [b"first", b"second"])
+    content = path.read_bytes()
+    for wrong in (content[:-1], content[:25], content[:-5] + b"?" + content[-4:]):
+        path.write_bytes(wrong)
+        with pytest.raises(RecordError, match=r"; fetch the file again, or .* --skip_corrupt_records$"):
+            reader(path)
+        skipped: list[RecordError] = []
+        reader(path, skipped)
+        assert [error.offset for error in skipped] == [21]
+        assert "--skip_corrupt_records" not in str(skipped[0])
+    path.write_bytes(b"short")
+    with pytest.raises(RecordError, match=r"a header has 12; is this a TFRecord file\?$"):
+        reader(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path, reader: Reader) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         reader(tmp_path / "absent")
@@ -354,7 +378,7 @@ def test_mutated_real_records(
         if skipped:
             with pytest.raises(RecordError) as caught:
                 reader(path)
-            assert str(caught.value) == str(skipped[0])
+            assert str(caught.value) == advised(skipped[0])
         else:
             assert reader(path) == outcomes[-1][0]
         assert all(error.path == path and 0 <= error.offset <= len(data) for error in skipped)

@@ -405,6 +405,14 @@ def test_no_files_is_an_error_before_anything_is_made(tiny: Any, tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("start_new_model", [False, True])
+def test_a_train_dir_that_is_a_file(tiny: Any, tmp_path: Path, start_new_model: bool) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(FlagError, match=r"--train_dir=.*run is a file; give a folder"):
+        train(tiny.flags(tmp_path / "run", start_new_model=start_new_model))
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_videos_without_labels_are_an_error_before_training(tiny: Any, tmp_path: Path) -> None:
     records = [encode_example({"id": ["a"], "mean_rgb": np.ones(6), "mean_audio": np.ones(2)})]
     write_records(tmp_path / "test.tfrecord", records)

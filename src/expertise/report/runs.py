@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 LOG_KINDS = ("train", "eval")
+# moments that were counted, videos that were stored: beside the weights, but no parameters
+_NOT_LEARNED = ("running_mean", "running_variance", ".steps", ".keys_NU", ".labels_NS", "memory.count")
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 
 
@@ -122,7 +124,7 @@ def _json(text: str, where: str) -> dict[str, Any]:
 
 
 def _count_parameters(path: Path) -> int:
-    """Count the values in a safetensors file by its header: a length in 8 bytes, then shapes as JSON."""
+    """Count what was learned in a safetensors file by its header: 8 bytes of length, then shapes as JSON."""
     if not path.is_file():
         raise ValueError(f"{path} is not there: the export is not whole")
     with path.open("rb") as file:
@@ -130,4 +132,8 @@ def _count_parameters(path: Path) -> int:
         if size > min(_HEADER_LIMIT, path.stat().st_size):
             raise ValueError(f"{path} is not a safetensors file: its header would have {size:,} bytes")
         header = _json(file.read(size).decode("utf-8", "replace"), f"the header of {path}")
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return sum(
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__" and not name.endswith(_NOT_LEARNED)
+    )

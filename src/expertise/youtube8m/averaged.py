@@ -25,4 +25,5 @@ class AveragedModel:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
         for buffer, other in zip(self.model.buffers(), model.buffers(), strict=True):
-            buffer.copy_(other)
+            if buffer.dtype == torch.float32:  # a memory of videos is filled by itself, and is large
+                buffer.copy_(other)

@@ -220,7 +220,10 @@ def _unpacked(archive: Path) -> Iterator[Path]:
                         with target.open("xb") as file:  # a name that comes twice is refused
                             shutil.copyfileobj(source, file, 1 << 20)
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise FlagError(f"--input_model_tgz={archive} can't be unpacked: {error}") from error
+            why = str(error).splitlines()[0].rstrip(":")  # of a file of another kind, tarfile says more
+            raise FlagError(
+                f"--input_model_tgz={archive} can't be unpacked: {why}; give what --output_model_tgz wrote"
+            ) from error
         missing = _ARCHIVE_FILES - {file.name for file in Path(folder).iterdir()}
         if missing:
             raise FlagError(f"--input_model_tgz={archive} holds no {' and no '.join(sorted(missing))}")

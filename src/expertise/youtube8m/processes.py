@@ -115,7 +115,8 @@ class Processes:
         """
         if self.world == 1:
             return network
-        return DistributedDataParallel(network, gradient_as_bucket_view=True)
+        # buffers follow what all processes have seen together, so they are alike; a memory of videos is large
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def say(self, text: str) -> None:
         """Print a line on the stream."""

@@ -48,6 +48,7 @@ HEADER = struct.Struct("<QI")  # length, its masked checksum
 FOOTER = struct.Struct("<I")  # masked checksum of the data
 LARGEST = 2**31 - 1  # bytes of a protobuf message: a longer record cannot be one
 PIECE = 2**20  # bytes that are read at once: a length is not believed before so many bytes came
+_NO_RECORDS = "; is this a TFRecord file?"  # is said of a first record that is none
 LARGE = 2**14  # bytes from which a view is cheaper than a copy
 
 AnyPath = str | os.PathLike[str]
@@ -112,7 +113,7 @@ def scan_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> 
     ]
     errors += [last] if last else []
     if errors and skipped is None:
-        raise errors[0]
+        raise _advised(errors[0])
     if skipped is not None:
         skipped.extend(errors)
     if wrong.size:
@@ -176,13 +177,14 @@ def _is_gzip(file: IO[bytes], crc: Crc) -> bool:
 def _length(header: bytes, path: Path, offset: int, crc: Crc) -> int:
     """The length in a record's header, if its checksum is right."""
     if len(header) < HEADER.size:
+        hint = _NO_RECORDS if offset == 0 else ""
         raise RecordError(
-            path, offset, f"truncated: {len(header)} bytes are left, a header has {HEADER.size}"
+            path, offset, f"truncated: {len(header)} bytes are left, a header has {HEADER.size}{hint}"
         )
     length, stored = HEADER.unpack(header)
     right = _mask(crc(header[:8]))
     if stored != right:
-        hint = "; is this a TFRecord file?" if offset == 0 else ""
+        hint = _NO_RECORDS if offset == 0 else ""
         reason = f"the checksum of the record's length is wrong ({_differ(stored, right)}){hint}"
         raise RecordError(path, offset, reason)
     if length > LARGEST:
@@ -197,6 +199,14 @@ def _truncated(path: Path, offset: int, length: int, left: int) -> RecordError:
 
 def _wrong_data(path: Path, offset: int, stored: int, right: int) -> RecordError:
     return RecordError(path, offset, f"the checksum of the record's data is wrong ({_differ(stored, right)})")
+
+
+def _advised(error: RecordError) -> RecordError:
+    """The same error with what to do, for where it is not skipped."""
+    if error.reason.endswith(_NO_RECORDS):
+        return error
+    reason = f"{error.reason}; fetch the file again, or leave corrupt records out with --skip_corrupt_records"
+    return RecordError(error.path, error.offset, reason)
 
 
 def _differ(stored: int, right: int) -> str:
@@ -264,13 +274,13 @@ def _good_frames(
             if stored != right:
                 error = _wrong_data(path, offset, stored, right)
                 if skipped is None:
-                    raise error
+                    raise error  # which is advised below
                 skipped.append(error)
                 start = -1
             yield start, header, body
     except RecordError as error:
         if skipped is None:
-            raise
+            raise _advised(error) from error
         skipped.append(error)
 
 

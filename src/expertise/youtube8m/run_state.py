@@ -25,9 +25,12 @@ def open_data(flags: Flags, processes: Processes) -> tuple[VideoSource, VideoSou
 
     Raises
     ------
-    FlagError : a frame-level model without frames, or the other way round; there are no labels.
+    FlagError : a frame-level model without frames, or the other way round; there are no labels; train_dir is
+        no folder.
     """
     _check_pairing(flags)
+    if Path(flags.train_dir).exists() and not Path(flags.train_dir).is_dir():
+        raise FlagError(f"--train_dir={flags.train_dir} is a file; give a folder, which may not be there yet")
     class_names = read_vocabulary(flags.vocabulary) if flags.vocabulary else ()
     spec = FeatureSpec.parse(flags.feature_names, flags.feature_sizes)
     scales = recipe.scales(flags, spec.total)
