@@ -192,7 +192,8 @@ class Flags:
         "Evaluate and export an exponential moving average of the weights: the share of it that stays at a "
         "step, such as 0.999; 0: the weights themselves.", resume=SAME, minimum=0, maximum=0.999999)
     mixup: float = flag(0.0, "training", "train",
-        "Train on mixtures of two videos, by shares from Beta(a, a); a is this number, 0: no mixing.",
+        "Video-level models: train on mixtures of two videos, by shares from Beta(a, a); a is this number, "
+        "0: no mixing.",
         resume=SAME, minimum=0)
     teacher: str = flag("", "training", "train",
         "Distillation: train_dirs of trained models, with commas, whose mean answer is also learned.",
