@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from expertise.youtube8m import load_model, read_batches
 from expertise.youtube8m.checkpoint import CheckpointError
 from expertise.youtube8m.flags import FlagError
-from expertise.youtube8m.loading import Classifier
+from expertise.youtube8m.frames import dequantize, frame_mask
+from expertise.youtube8m.loading import Classifier, prepare
 from expertise.youtube8m.models import MoeModel, l2_normalize
 from expertise.youtube8m.train import train
 
@@ -170,3 +173,21 @@ def test_a_name_that_comes_twice_in_an_archive_is_refused(run: Path, tmp_path: P
     }
     with pytest.raises(FlagError, match="can't be unpacked"):
         load_model(archive(tmp_path / "twice.tgz", files))
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 6), max_size=4), quantised=st.booleans(), seed=st.integers(0, 100))
+def test_frames_are_prepared_one_by_one_as_all_together(
+    lengths: list[int], quantised: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 256, (len(lengths), 6, 5), generator=generator, dtype=torch.uint8)
+    if not quantised:
+        frames = torch.randn(frames.shape, generator=generator)
+        frames[:, :1] = 0.0  # no length to divide by
+    x_BLD, same = prepare(frames, torch.tensor(lengths, dtype=torch.int64))
+    assert same.tolist() == lengths
+    assert x_BLD.dtype == torch.float32
+    plain = l2_normalize(dequantize(frames)) * frame_mask(same, 6).unsqueeze(-1)
+    torch.testing.assert_close(x_BLD, plain, atol=1e-6, rtol=1e-5)
+    assert not x_BLD[~frame_mask(same, 6)].any()
