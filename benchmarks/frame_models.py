@@ -2,7 +2,7 @@
 
 The floor of a model is every matrix product of its step, forward and backward, done again alone with the same
 shapes and strides. LstmModel and GruModel stand beside torch.nn.LSTM and torch.nn.GRU, forward and backward,
-on the same frames. Both sides run in turn; ratios are medians. Each model runs in a process of its own, whose
+on as many frames. Both sides run in turn; ratios are medians. Each model runs in a process of its own, whose
 peak of memory is shown.
 """
 
@@ -29,6 +29,7 @@ from expertise.youtube8m.optimizers import OPTIMIZERS
 from expertise.youtube8m.step import Lesson, TrainingNetwork, train_step
 
 D, C, FRAMES = 1152, 3862, 300
+FEW_FRAMES = 60  # of recurrent models, whose steps take their time frame by frame
 # model: batch, target of the ratio, examples/s and peak MiB of google/youtube-8m on this kind of machine
 CASES: dict[str, tuple[int, float | None, float | None, int | None]] = {
     "FrameLevelLogisticModel": (128, 1.6, 290, 1630),
@@ -80,9 +81,10 @@ def step(name: str, batch: int, precision: str) -> Callable[[], None]:
     model.reset(torch.Generator().manual_seed(0))
     network = TrainingNetwork(model)
     optimizer = OPTIMIZERS["Adam"](model.parameters())
-    frames = torch.randint(0, 256, (batch, FRAMES, D), dtype=torch.uint8)
+    length = FEW_FRAMES if name in RECURRENT else FRAMES
+    frames = torch.randint(0, 256, (batch, length, D), dtype=torch.uint8)
     labels = torch.zeros(batch, C, dtype=torch.bool).scatter_(1, torch.randint(0, C, (batch, 3)), True)
-    lesson = Lesson(frames, torch.full((batch,), FRAMES), labels, None, batch)
+    lesson = Lesson(frames, torch.full((batch,), length), labels, None, batch)
 
     def one() -> None:
         train_step(flags, network, model, optimizer, LOSSES["CrossEntropyLoss"], lesson, 0.001)
@@ -93,7 +95,7 @@ def step(name: str, batch: int, precision: str) -> Callable[[], None]:
 def floor(name: str, batch: int, whole: Callable[[], None]) -> Callable[[], None]:
     if name in RECURRENT:
         layer = RECURRENT[name](D, 1024, 2, batch_first=True)
-        x = torch.randn(batch, FRAMES, D)
+        x = torch.randn(batch, FEW_FRAMES, D)
 
         def recurrent() -> None:
             layer(x)[0][:, -1].sum().backward()
@@ -102,6 +104,14 @@ def floor(name: str, batch: int, whole: Callable[[], None]) -> Callable[[], None
     with Products() as products:
         whole()
     frames = torch.randint(0, 256, (batch, FRAMES, D), dtype=torch.uint8)
+
+    if name == "FrameMoeModel":  # its experts are one operation, inside of which no product is seen
+        rows = 2 * batch * FRAMES  # two experts of every frame; hidden 512
+        x, up, hidden = torch.randn(rows, D), torch.randn(D, 512), torch.randn(rows, 512)
+        products.found += [
+            (torch.mm, [a, b])
+            for a, b in ((x, up), (hidden, up.T), (x, up), (hidden.T, x), (x.T, hidden))  # forward, then back
+        ]
 
     def again() -> None:
         for product, tensors in products.found:
@@ -141,6 +151,7 @@ def _peak() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer repeats, without the recurrent models")
+    parser.add_argument("--only", choices=CASES, nargs="+", help="these models; all unless given")
     parser.add_argument("--repeats", type=int, default=7, help="of each side, beside a first one")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--one", choices=CASES, help="measure one model in this process, print JSON")
@@ -150,13 +161,12 @@ def main() -> None:
         print(json.dumps(measure(given.one, given.precision, repeats)))
         return
     assert set(CASES) == set(FRAME_MODELS)
-    print(
-        f"training step, D={D}, C={C}, {FRAMES} frames, {given.precision}, {torch.get_num_threads()} threads"
-    )
+    frames, threads = f"{FRAMES} frames (recurrent: {FEW_FRAMES})", torch.get_num_threads()
+    print(f"training step, D={D}, C={C}, {frames}, {given.precision}, {threads} threads")
     print(f"{'':<26}{'batch':>6}{'over':>14}{'ratio':>7}{'half':>14}{'target':>8}", end="")
     print(f"{'ex/s':>8}{'old':>6}{'MiB':>7}{'old':>7}")
     for name, (batch, target, old_rate, old_peak) in CASES.items():
-        if given.quick and name in RECURRENT:
+        if (given.quick and name in RECURRENT) or name not in (given.only or CASES):
             continue
         command = [sys.executable, __file__, "--one", name, "--precision", given.precision]
         command += [f"--repeats={repeats}"]
@@ -170,7 +180,7 @@ def main() -> None:
         over += ", sum" if name in SUMMED else ""
         half = f"{got['low']:.2f} - {got['high']:.2f}"
         print(f"{name:<26}{batch:>6}{over:>14}{got['ratio']:>7.2f}{half:>14}{target or '-':>8}", end="")
-        print(f"{got['rate']:>8.3g}{old_rate or '-':>6}{got['peak']:>7,.0f}{old_peak or '-':>7}", flush=True)
+        print(f"{got['rate']:>8,.1f}{old_rate or '-':>6}{got['peak']:>7,.0f}{old_peak or '-':>7}", flush=True)
 
 
 if __name__ == "__main__":

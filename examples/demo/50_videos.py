@@ -78,7 +78,7 @@ FRAME_TRAINING: dict[str, Any] = {
     "frame_moe_experts": 4,
     "frame_moe_hidden": 32,
     "batch_size": 64,
-    "num_epochs": 4,
+    "num_epochs": 8,
 }
 
 
