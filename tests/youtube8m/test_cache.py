@@ -363,8 +363,9 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_a_cache(tmp_path: Pat
 
 
 STUCK = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests behind it ignores it
 os.cpu_count = lambda: 2
 sys.path.insert(0, {tests!r})
 from expertise.youtube8m import cache
