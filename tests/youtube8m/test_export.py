@@ -40,14 +40,22 @@ SMALL: dict[str, Any] = {
     "nextvlad_reduction": 2,
 }
 FRAMES = {"frame_features": True, "feature_names": ("rgb", "audio")}
+FAST = "FrameMoeModel"  # the tests of the frame-level models compare each one's exports, too
 VARIANTS = [
-    *((name, {}) for name in sorted(VIDEO_MODELS)),
-    *((name, {**FRAMES, "options": Flags(moe_rank=0, **SMALL)}) for name in sorted(FRAME_MODELS)),
-    ("MoeModel", {"options": Flags(moe_rank=3), "input_scale": 2.8}),
+    *(pytest.param((name, {}), id=name) for name in sorted(VIDEO_MODELS)),
+    *(
+        pytest.param(
+            (name, {**FRAMES, "options": Flags(moe_rank=0, **SMALL)}),
+            id=name,
+            marks=[] if name == FAST else [pytest.mark.slow],
+        )
+        for name in sorted(FRAME_MODELS)
+    ),
+    pytest.param(("MoeModel", {"options": Flags(moe_rank=3), "input_scale": 2.8}), id="MoeModel of rank 3"),
 ]
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+@pytest.fixture(scope="module", params=VARIANTS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run whose model is exported in all formats."""
     train_dir = tmp_path_factory.mktemp("run")
