@@ -343,9 +343,10 @@ def test_who_waits_and_who_is_waited_for_miss_each_other(
 def test_a_signal_to_all_ends_the_wait_at_once(waiting: list[Process], tmp_path: Path, number: int) -> None:
     for process in waiting:
         process.send_signal(number)
-    for rank, process in enumerate(waiting):
+    for process in waiting:
         assert process.wait(timeout=30) != 0
-        assert "has ended" not in said(tmp_path, rank)
+    # the signals come one after the other, so one of them may see the other leave before it hears its own
+    assert any("has ended" not in said(tmp_path, rank) for rank in range(len(waiting)))
 
 
 @pytest.mark.slow
