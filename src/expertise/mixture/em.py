@@ -124,6 +124,7 @@ class Fit:
     history : objective of every iteration.
     count : (K,) sum of weighted responsibilities.
     fell : the objective fell, and the best was kept.
+    path : the model of every iteration, where it was asked for; the last is ``model``.
     """
 
     model: Model
@@ -134,6 +135,7 @@ class Fit:
     converged: bool
     fell: bool = False
     sums: Pass | None = field(default=None, repr=False)
+    path: tuple[Model, ...] = field(default=(), repr=False)
 
     @property
     def n_iter(self) -> int:
@@ -250,6 +252,7 @@ def maximise(
     hard: bool = False,
     n_jobs: int = 1,
     watch: Callable[[int, float], None] | None = None,
+    keep_path: bool = False,
 ) -> Fit:
     """Run EM from a model whose parts all have parameters.
 
@@ -261,6 +264,7 @@ def maximise(
         ratio of the last gains tells (Aitken).
     hard : every row belongs to its best expert alone (classification EM).
     watch : called with iteration and objective.
+    keep_path : keep the model of every iteration.
     """
 
     def work(rows: Rows) -> Pass:
@@ -269,6 +273,7 @@ def maximise(
     candidate = target = model
     best: tuple[Model, Pass, float] | None = None
     history: list[float] = []
+    path: list[Model] = []
     plain: list[float] = []  # objectives of plain steps in a row: what the ratio of gains is read from
     jumps = Extrapolation()
     enough = tol * source.total_weight
@@ -296,6 +301,8 @@ def maximise(
             falls = 0
             best = (candidate, sums, value)
         history.append(value)
+        if keep_path:
+            path.append(candidate)
         plain.append(value)
         if jumped:
             plain = [value]
@@ -313,7 +320,9 @@ def maximise(
         jumped = found is not None
         candidate = Model(*found) if found is not None else target
     model, sums, value = best if best is not None else (candidate, sums, value)
-    return Fit(model, value, sums.value, history, sums.count, converged, fell, sums)
+    if path and path[-1] is not model:  # parts that are no maximisers may end below their best
+        path.append(model)
+    return Fit(model, value, sums.value, history, sums.count, converged, fell, sums, tuple(path))
 
 
 def _rate(values: Sequence[float]) -> float:

@@ -44,6 +44,8 @@ class MixtureOfExpertsRegressor(EditableMixture, AbstractMixtureRegressor):
     n_jobs : threads that share the chunks of rows.
     random_state : seed.
     verbose : show a progress bar.
+    keep_path : keep the iterations of the chosen run in ``path_``, up to 60 (the first ones, and then ever
+        fewer); of built-in gates and experts.
 
     Attributes
     ----------
@@ -54,6 +56,7 @@ class MixtureOfExpertsRegressor(EditableMixture, AbstractMixtureRegressor):
     loglik_, joint_loglik_ : log p(y | x), and log p(y, x) where the gate models the inputs.
     objective_history_, n_iter_, converged_ : of the run that was chosen.
     starts_ : every start: kind, objective, and what became of it.
+    path_ : (gate, experts) of kept iterations, the last as fitted; `at_step` makes a mixture of one.
     n_parameters_ : None where an expert has no count.
     selection_ : the candidates of "auto", or the steps of a tree that grew.
     n_features_in_, feature_names_in_ : of X.

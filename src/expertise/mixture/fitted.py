@@ -1,9 +1,11 @@
 """A fitted mixture's gate and experts, as core's face needs them, and its coefficients."""
 
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn.utils.validation import check_is_fitted
 
 from expertise.core.estimator import AbstractMixture, Inputs
 from expertise.mixture import _checking, showing
@@ -25,6 +27,7 @@ class FittedMixture(AbstractMixture):
 
     gate_: AbstractGate
     experts_: list[AbstractExpert]
+    path_: list[tuple[AbstractGate, list[AbstractExpert]]]
     _columns_: Columns
     _uses_: list[str]
     gate: Any
@@ -40,6 +43,45 @@ class FittedMixture(AbstractMixture):
         counts = [expert.n_parameters for expert in model.experts]
         known = [count for count in (*counts, model.gate.n_parameters) if count is not None]
         self.n_parameters_ = sum(known) if len(known) == len(counts) + 1 else None
+
+    def at_step(self, step: int) -> Self:
+        """Give the mixture as it was after a recorded iteration of the fit: entry ``step`` of ``path_``.
+
+        Raises
+        ------
+        ValueError : nothing was recorded.
+        """
+        check_is_fitted(self)
+        if not self.path_:
+            raise ValueError(
+                "path_ is empty; fit with keep_path=True, and with built-in experts and gates, whose "
+                "iterations are a few numbers each"
+            )
+        gate, experts = self.path_[step]
+        earlier = copy(self)
+        earlier._set_parts(gate, list(experts))
+        return earlier
+
+    def formula(self) -> dict[str, Any] | None:
+        """Give gate and experts as plain numbers, enough to compute `predict` in any language.
+
+        Returns
+        -------
+        "gate" and "experts" as their own ``formula`` gives them, "gate_columns" and "expert_columns" (which
+        columns of X they see), "classes" (V, or 0 of a regressor). None where a part has no formula (a
+        forest), or y has several outputs. The prediction is sum_k g_k(x) f_k(x).
+        """
+        check_is_fitted(self)
+        gate, experts = self.gate_.formula(), [expert.formula() for expert in self.experts_]
+        if gate is None or any(expert is None for expert in experts):
+            return None
+        return {
+            "gate": gate,
+            "experts": experts,
+            "gate_columns": self._columns_.gate.tolist(),
+            "expert_columns": self._columns_.expert.tolist(),
+            "classes": len(self.classes_) if hasattr(self, "classes_") else 0,
+        }
 
     # -- what core asks of a mixture
 

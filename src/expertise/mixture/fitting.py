@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from expertise._progress import progress
 from expertise.mixture import _checking, selection, showing
 from expertise.mixture._threads import one_blas_thread
 from expertise.mixture._warnings import ObjectiveFellWarning
-from expertise.mixture.em import InMemory
+from expertise.mixture.em import InMemory, Model
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
 from expertise.mixture.fitted import FittedMixture
 from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings, TreeGate
@@ -29,6 +29,7 @@ from expertise.mixture.search import SearchSettings
 
 N_INIT = 10  # starts where a pass is a few products
 N_INIT_ESTIMATORS = 3  # and where it fits scikit-learn estimators anew
+PATH = 60  # iterations that are kept at most
 Experts = tuple[AbstractExpert, ...]
 
 
@@ -63,6 +64,7 @@ class EMFitting(FittedMixture):
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: bool = False,
+        keep_path: bool = False,
     ) -> None:
         self.n_experts = n_experts
         self.expert = expert
@@ -84,6 +86,7 @@ class EMFitting(FittedMixture):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
+        self.keep_path = keep_path
 
     # -- what regressors and classifiers do differently
 
@@ -224,6 +227,7 @@ class EMFitting(FittedMixture):
                 n_jobs=_jobs(self.n_jobs),
                 seed=seed,
                 gate_settings=GateSettings(self.gate_alpha, 1.0, seed),
+                keep_path=self.keep_path and additive,
             ),
         )
 
@@ -279,6 +283,9 @@ class EMFitting(FittedMixture):
         self._columns_ = solution.problem.columns
         self._uses_ = [name for name in ("offset", "groups") if getattr(table, name) is not None]
         self._set_model(solution.model())
+        self.path_ = [
+            (model.gate, list(model.experts)) for model in map(solution.outside, thinned(fit.path, PATH))
+        ]
         self._typical_row_ = showing.typical_row(table)
         source = solution.source or InMemory(solution.rows)
         self.objective_history_ = np.array(fit.history)
@@ -311,6 +318,19 @@ class EMFitting(FittedMixture):
             )
         showing.warn_degenerate(found, stacklevel=6)
         showing.warn_few_cases(solution, range(self.n_experts_), stacklevel=6)
+
+
+def thinned(path: Sequence[Model], most: int) -> list[Model]:
+    """Give ``most`` of the models: the first ones, where much happens, then ever fewer, and the last."""
+    if len(path) <= most:
+        return list(path)
+    steps = np.arange(0)
+    for points in range(most, len(path)):  # many of the first ones round to the same iteration
+        finer = np.unique(np.geomspace(1, len(path), points).round().astype(int)) - 1
+        if len(finer) > most:
+            break
+        steps = finer
+    return [path[i] for i in steps]
 
 
 def _seed(random_state: Any) -> int:

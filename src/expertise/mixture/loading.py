@@ -108,6 +108,7 @@ def _from_dict(found: Any) -> Mixture:
     if found["feature_names"] is not None:
         model.feature_names_in_ = np.array(found["feature_names"], dtype=object)
     model._uses_ = found["uses"]
+    model.path_ = []  # JSON holds what was fitted, not how
     if "subtasks" in found:
         model.subtasks_ = np.array(found["subtasks"]["values"], dtype=found["subtasks"]["dtype"])
     if "classes" in found:

@@ -116,7 +116,10 @@ class Solution:
 
     def model(self) -> Model:
         """Give gate and experts on the original scale; experts that were frozen are the objects given."""
-        inside = self.found.fit.model
+        return self.outside(self.found.fit.model)
+
+    def outside(self, inside: Model) -> Model:
+        """Bring a model of standardised columns to the original scale."""
         scales = self.scales
         experts = tuple(
             replace(given, settings=expert.settings)

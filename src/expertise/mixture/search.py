@@ -34,6 +34,7 @@ class SearchSettings:
     n_jobs: int
     seed: int
     gate_settings: GateSettings
+    keep_path: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +216,14 @@ class Search:
     def _em(self, model: Model, max_iter: int, watch: Callable[[int, float], None] | None = None) -> Fit:
         s = self.settings
         return em.maximise(
-            model, self.source, max_iter=max_iter, tol=s.tol, hard=s.hard, n_jobs=s.n_jobs, watch=watch
+            model,
+            self.source,
+            max_iter=max_iter,
+            tol=s.tol,
+            hard=s.hard,
+            n_jobs=s.n_jobs,
+            watch=watch,
+            keep_path=s.keep_path,
         )
 
     def _screen(self, kind: str, model: Model) -> _Run:
@@ -242,21 +250,23 @@ class Search:
                 self.meter.advance(0, note=f"{kind}, iteration {fit.n_iter + step}: {value:.6g}")
 
         longer = self._em(fit.model, left, watch)
-        return replace(longer, history=fit.history + longer.history[1:])
+        return replace(longer, history=fit.history + longer.history[1:], path=fit.path + longer.path[1:])
 
     def polish(self, best: Fit) -> Fit:
         """Go on with all rows, from the solution on some."""
         gate = replace(best.model.gate, settings=self._gate_settings(self.rows))
         s = self.settings
         source = InMemory(self.rows)
-        return em.maximise(
+        fit = em.maximise(
             Model(gate, best.model.experts),
             source,
             max_iter=s.max_iter,
             tol=s.tol,
             hard=s.hard,
             n_jobs=s.n_jobs,
+            keep_path=s.keep_path,
         )
+        return replace(fit, path=best.path + fit.path[1:])
 
 
 def _normal(expert: AbstractExpert) -> AbstractExpert:

@@ -181,7 +181,9 @@ def fit_stream(
         tol=search.tol,
         hard=search.hard,
         n_jobs=search.n_jobs,
+        keep_path=search.keep_path,
     )
+    fit = replace(fit, path=found.fit.path + fit.path[1:])
     solution = Solution(problem, Found(fit, found.starts, fit.troubles()), scales, sample, stream)
     return solution, measured
 

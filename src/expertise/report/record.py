@@ -1,7 +1,7 @@
-"""What the page of a fitted mixture shows, as plain data: the table's floor gathers it, the page draws it.
+"""What the page of a fitted mixture shows, as plain data: the table's room gathers it, the page draws it.
 
-Letters: n rows of the page (held-out rows, or those of a table that was given), K experts, V classes, m points
-of a grid. Experts are numbered from 0, as everywhere in `expertise.mixture`.
+Letters: n rows of the page (held-out rows, or those of a table that was given), K experts, V classes, m
+points of a grid. Experts are numbered from 0, as everywhere in `expertise.mixture`.
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ class Column:
     values : (n,) of the page's rows: a number; the code of the level; 0 or 1; seconds since 1970-01-01 UTC.
         NaN is missing.
     typical : the value of an ordinary row, in the same terms: median, most frequent level.
-    gate_effect : mean over rows of how far the weight of the expert with the largest weight falls or rises when
-        this input alone is put to its typical value; 0 where the gate does not see it.
+    gate_effect : mean over rows of how far the weight of the expert with the largest weight moves when this
+        input alone is put to its typical value; 0 where the gate does not see it.
     expert_effect : the same of the chosen expert's prediction, in units of the target (of a probability).
     """
 
@@ -43,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Score:
-    """A model on the held-out rows: ``values`` by name of the metric ("RMSE", "R2", ...), None where it has none.
+    """A model on the held-out rows: ``values`` by name of the metric ("RMSE", "R2", ...).
 
     ``is_mixture`` marks the mixture itself, the first.
     """
@@ -73,7 +73,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class GateMap:
-    """Mean gate weights over the two inputs that move the gate most: ``gate`` (my, mx, K) at ``x`` and ``y``."""
+    """Mean gate weights over the two inputs that move it most: ``gate`` (my, mx, K) at ``x`` and ``y``."""
 
     x_column: int
     y_column: int
@@ -103,10 +103,10 @@ class Coefficients:
 class Frame:
     """The mixture after so many iterations of EM, on a sample of the page's rows (`MixtureRecord.shown`).
 
-    weights : (s, K) how far each expert is trusted for each row of the sample: gate weights, or, of a gate that sees
-        nothing, responsibilities.
-    errors : (K,) error of each expert on the rows for which it is responsible (weighted RMSE; of a classifier the
-        weighted share of wrong answers).
+    weights : (s, K) how far each expert is trusted for each row of the sample: gate weights, or, of a gate
+        that sees nothing, responsibilities.
+    errors : (K,) error of each expert on the rows for which it is responsible (weighted RMSE; of a
+        classifier the weighted share of wrong answers).
     log_likelihood : mean over the page's rows, nats a row.
     """
 
@@ -125,8 +125,8 @@ class MixtureRecord:
     target : name of the predicted column; ``classes`` (V,) its labels, empty for regression.
     source : which rows the page is about ("200 held-out rows of cars.csv").
     facts : what was fitted, name and value in words.
-    scores : the mixture first, then one expert, ridge or logistic regression, boosting; empty without a comparison.
-    verdict : whether the mixture helps, in a sentence or two; ``helps`` None where nothing was compared.
+    scores : the mixture first, then one expert, ridge or logistic regression, boosting; may be empty.
+    verdict : whether the mixture helps, in a sentence or two; ``helps`` is None without a comparison.
     warnings : what the fit warned of.
     columns : the inputs.
     y : (n,) observed; of a classifier the code of the class. None where the rows have no target.
@@ -134,15 +134,16 @@ class MixtureRecord:
     experts : (n, K) predictions, or (n, K, V) class probabilities.
     prediction : (n,), or (n, V) class probabilities.
     intervals : (n, 2) of 90 %; None for classes.
-    cdf : (n,) P(Y <= y) of the predictive distribution (probability integral transform); None for classes and counts.
-    coverage : (c, 2) wanted and found share of rows inside central intervals; None for classes or without y.
+    cdf : (n,) P(Y <= y) of the predictive distribution (probability integral transform); None for classes
+        and counts.
+    coverage : (c, 2) wanted and found share of rows inside central intervals; None for classes, or no y.
     row_names : (n,) how to find the row in the file ("row 17").
     uncertain : (u,) rows in order, the most uncertain first: largest entropy of the gate, u <= 100.
     starts : one dict a start, the best first: kind, objective, n_iter, continued, converged, degenerate.
     history : (i,) objective of every iteration of the chosen run.
     frames : the recorded iterations, the last one is the fitted mixture; empty where none were recorded.
     shown : (s,) rows of the sample that the frames are about, numbers of page rows.
-    formula : what the what-if panel computes with (`expertise.table.formula`); None where a part has no formula.
+    formula : what the what-if panel computes with; None where a part has no formula.
     target_unit : of the target, "" where unknown.
     """
 
@@ -179,4 +180,4 @@ class MixtureRecord:
     @property
     def n_experts(self) -> int:
         """Number of experts, K."""
-        return self.gate.shape[1]
+        return int(self.gate.shape[1])

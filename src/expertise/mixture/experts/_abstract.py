@@ -58,6 +58,16 @@ class AbstractExpert(ABC):
     frozen: bool = field(default=False, kw_only=True)
     settings: ExpertSettings | None = field(default=None, kw_only=True)
 
+    # -- in other programs
+
+    def formula(self) -> dict[str, Any] | None:
+        """Give what `predict` computes with as plain numbers, of one output; None where there is no formula.
+
+        "link" says what becomes of the linear predictor beta' (1, x): "identity", "exp", "logistic",
+        "softmax"; "constant" has "values" instead.
+        """
+        return None
+
     # -- before the fit
 
     @classmethod

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,8 @@ class AbstractLinkExpert(AbstractExpert):
 
     alpha: float | None = None
     beta: Array | None = None
+
+    link: ClassVar[Literal["exp", "logistic"]]  # from the linear predictor to the mean
 
     closed_form = False
     takes_offset = True
@@ -152,6 +154,10 @@ class AbstractLinkExpert(AbstractExpert):
     def unscaled(self, x: Scaling, y: Scaling) -> Self:
         """Turn the coefficients for standardised columns into those for original ones."""
         return replace(self, beta=x.coefficients_out(self._beta))
+
+    def formula(self) -> dict[str, Any] | None:
+        """Give the link and the coefficients (q, 1)."""
+        return {"link": self.link, "beta": self._beta.tolist()}
 
     def predict(self, design: Design, offset: Array | None = None) -> Array:
         """Give the mean of y: (n,); classifiers: probabilities (n, 2)."""

@@ -73,6 +73,10 @@ class AbstractLinearExpert(AbstractExpert):
         beta[0] += y.mean
         return replace(self, beta=beta, sigma=self._sigma * y.scale)
 
+    def formula(self) -> dict[str, Any] | None:
+        """Give the coefficients (q, 1) of one output."""
+        return {"link": "identity", "beta": self._beta.tolist()} if self._beta.shape[1] == 1 else None
+
     def predict(self, design: Design, offset: Array | None = None) -> Array:
         """Give the centre of the noise: (n,), or (n, m) for several outputs."""
         centre = design.times(self._beta)

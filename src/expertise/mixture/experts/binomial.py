@@ -27,6 +27,7 @@ class BinomialExpert(AbstractLinkExpert):
     """
 
     name = "binomial"
+    link = "logistic"
     task = "regression"
     discrete = True
 

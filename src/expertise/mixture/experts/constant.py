@@ -105,6 +105,10 @@ class ConstantExpert(AbstractExpert):
         """Turn the parameters for the standardised target into those for the original one."""
         return replace(self, location=self._location * y.scale + y.mean, sigma=self._sigma * y.scale)
 
+    def formula(self) -> dict[str, Any] | None:
+        """Give the mean of one output."""
+        return {"link": "constant", "values": float(self._location[0])} if len(self._location) == 1 else None
+
     def predict(self, design: Design, offset: Array | None = None) -> Array:
         """Give the mean: (n,), or (n, m) for several outputs."""
         mean = np.tile(self._location, (design.shape[0], 1))
@@ -205,6 +209,10 @@ class ConstantClassExpert(AbstractExpert):
     def penalty(self) -> float:
         """Give minus the log-likelihood of the added cases."""
         return float(-SMOOTH * np.log(self._proba).sum())
+
+    def formula(self) -> dict[str, Any] | None:
+        """Give the class probabilities."""
+        return {"link": "constant", "values": self._proba.tolist()}
 
     def predict(self, design: Design, offset: Array | None = None) -> Array:
         """Give the class probabilities (n, V)."""

@@ -35,6 +35,7 @@ class GammaExpert(AbstractLinkExpert):
     shape: float | None = None
 
     name = "gamma"
+    link = "exp"
     task = "regression"
 
     @classmethod

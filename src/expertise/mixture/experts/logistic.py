@@ -27,6 +27,7 @@ class LogisticExpert(AbstractLinkExpert):
     """
 
     name = "logistic"
+    link = "logistic"
     task = "classification"
 
     @classmethod

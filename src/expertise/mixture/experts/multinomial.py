@@ -97,6 +97,10 @@ class MultinomialExpert(AbstractExpert):
         """Turn the coefficients for standardised columns into those for original ones."""
         return replace(self, beta=x.coefficients_out(self._beta))
 
+    def formula(self) -> dict[str, Any] | None:
+        """Give the coefficients (q, V)."""
+        return {"link": "softmax", "beta": self._beta.tolist()}
+
     def predict(self, design: Design, offset: Array | None = None) -> Array:
         """Give the class probabilities (n, V)."""
         return np.exp(self._log_proba(design))

@@ -26,6 +26,7 @@ class PoissonExpert(AbstractLinkExpert):
     """
 
     name = "poisson"
+    link = "exp"
     task = "regression"
     discrete = True
 

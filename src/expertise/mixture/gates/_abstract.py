@@ -88,6 +88,13 @@ class AbstractGate(ABC):
         joint = self.log_joint(design)
         return joint - logsumexp(joint, axis=1, keepdims=True) if self.models_inputs else joint
 
+    def formula(self) -> dict[str, Any] | None:
+        """Give what `log_gate` computes with as plain numbers; None where there is no formula.
+
+        "kind" says how: "constant", "softmax", "gaussian" or "tree".
+        """
+        return None
+
     @abstractmethod
     def statistics(self, design: Design, resp: Array, log_joint: Array, weight: Array) -> Statistics:
         """Sum what the M-step needs.

@@ -1,7 +1,7 @@
 """The constant gate: the same prior for every case, which makes a plain mixture of regressions."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -48,6 +48,10 @@ class ConstantGate(AbstractGate):
     def log_joint(self, design: Design) -> Array:
         """Give the logs of the priors, the same in each row: (n, K)."""
         return np.broadcast_to(np.log(np.maximum(self._prior, SMALLEST)), (design.shape[0], len(self._prior)))
+
+    def formula(self) -> dict[str, Any] | None:
+        """Give the logs of the priors (K,)."""
+        return {"kind": "constant", "log_prior": np.log(np.maximum(self._prior, SMALLEST)).tolist()}
 
     def statistics(self, design: Design, resp: Array, log_joint: Array, weight: Array) -> Statistics:
         """Sum the responsibilities."""

@@ -114,6 +114,18 @@ class GaussianGate(AbstractGate):
             joint -= np.log(np.exp(joint).sum(axis=1, keepdims=True))
         return joint
 
+    def formula(self) -> dict[str, Any] | None:
+        """Give log priors (K,), centres (K, d), precisions (K, d, d) and log determinants (K,)."""
+        spread = self._squares() if self.covariances is None else self.covariances
+        precisions = np.linalg.inv(spread)
+        return {
+            "kind": "gaussian",
+            "log_prior": np.log(np.maximum(self._prior, SMALLEST)).tolist(),
+            "means": self._means.tolist(),
+            "precisions": (0.5 * (precisions + precisions.swapaxes(1, 2))).tolist(),
+            "log_dets": np.linalg.slogdet(spread)[1].tolist(),
+        }
+
     def statistics(self, design: Design, resp: Array, log_joint: Array, weight: Array) -> Statistics:
         """Sum h (1, x) (1, x)', as expected where x is missing."""
         if not self.trainable:

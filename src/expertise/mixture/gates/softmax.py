@@ -1,7 +1,7 @@
 """The softmax gate: g(x) = softmax(b_k + w_k'x), borders between experts are hyperplanes."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class SoftmaxGate(AbstractGate):
     def log_joint(self, design: Design) -> Array:
         """Compute log g_k(x): (n, K)."""
         return log_softmax(design.times(self._beta))
+
+    def formula(self) -> dict[str, Any] | None:
+        """Give the coefficients (q, K)."""
+        return {"kind": "softmax", "beta": self._beta.tolist()}
 
     def statistics(self, design: Design, resp: Array, log_joint: Array, weight: Array) -> Statistics:
         """Sum gradient and Hessian of sum h log g."""

@@ -106,6 +106,11 @@ class TreeGate(AbstractGate):
                 total[:, below] += log_child[:, [child]]
         return total
 
+    def formula(self) -> dict[str, Any] | None:
+        """Give the coefficients of every node (q, children), and the experts below each child."""
+        nodes = [{"beta": node.beta.tolist(), "leaves": node.leaves} for node in self.nodes()]
+        return {"kind": "tree", "n_experts": self.n_experts, "nodes": nodes}
+
     def statistics(self, design: Design, resp: Array, log_joint: Array, weight: Array) -> Statistics:
         """Sum gradient and Hessian of every node."""
         sums = Sums()
