@@ -25,7 +25,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Flags]:
 
         return run
 
-    monkeypatch.setattr(cli, "_RUN", {name: keep(name) for name in table.COMMANDS})
+    monkeypatch.setattr(cli.youtube8m, "_RUN", {name: keep(name) for name in table.COMMANDS})
     return kept
 
 
@@ -139,7 +139,7 @@ def test_a_wrong_value_ends_with_one_line_and_no_traceback(
 def test_an_unknown_room(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["youtube9m"])
-    assert "there is no command 'youtube9m'; known is youtube8m" in capsys.readouterr().err
+    assert "there is no command 'youtube9m'; did you mean youtube8m?; known are fit, predict, explain, report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", table.COMMANDS)

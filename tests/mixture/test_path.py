@@ -131,16 +131,18 @@ def test_the_path_leads_to_the_fitted_mixture_and_its_likelihood_rises() -> None
 def test_every_iteration_is_kept_where_there_are_few() -> None:
     model = MixtureOfExpertsRegressor(2, n_init=2, random_state=0, keep_path=True).fit(X, Y["numbers"])
     assert 2 < len(model.path_) < 60
+    assert [iteration for iteration, _, _ in model.path_] == list(range(len(model.path_)))
     assert len(model.path_) == len(model.objective_history_)
 
 
 def test_long_paths_are_thinned_to_the_first_ones_and_the_last() -> None:
-    path: Any = list(range(1000))
-    kept: Any = thinned(path, 60)
-    assert len(kept) <= 60
+    kept = thinned(1000, 60)
+    assert 50 <= len(kept) <= 60
     assert kept[:10] == list(range(10))
     assert kept[-1] == 999
     assert (np.diff(kept) > 0).all()
+    assert thinned(3, 60) == [0, 1, 2]
+    assert thinned(0, 60) == []
 
 
 def test_the_path_is_kept_by_auto_and_by_chunks() -> None:

@@ -1,7 +1,7 @@
 """Why a mixture predicted what it did: who decided, what each expert said, which inputs moved them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,12 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
 
-def effects(X: Floats, typical: Floats, evaluate: Callable[[Floats], Floats]) -> Floats:
+def effects(
+    X: Floats,
+    typical: Floats,
+    evaluate: Callable[[Floats], Floats],
+    blocks: Sequence[Sequence[int]] | None = None,
+) -> Floats:
     """Compute how much each column changes a value: f(x) minus f(x with the column at its typical value).
 
     Parameters
@@ -23,23 +28,30 @@ def effects(X: Floats, typical: Floats, evaluate: Callable[[Floats], Floats]) ->
     X : (n, d) inputs.
     typical : (d,) a typical value of each column; a column whose typical value is NaN has no effect.
     evaluate : gives the value of each row, (n,) or (n, m).
+    blocks : b lists of columns that move together, those that one category was encoded to; each column by
+        itself if None.
 
     Returns
     -------
-    (n, d) or (n, d, m). Costs d + 1 evaluations.
+    (n, d) or (n, d, m); with blocks b for d. Costs as many evaluations, and one more.
 
     >>> effects(np.array([[1.0, 5.0]]), np.array([0.0, 2.0]), lambda X: X[:, 0] + 2 * X[:, 1])
     array([[1., 6.]])
+    >>> effects(np.array([[1.0, 5.0]]), np.array([0.0, 2.0]), lambda X: X[:, 0] + 2 * X[:, 1], [[0, 1]])
+    array([[7.]])
     """
+    if blocks is None:
+        blocks = [[column] for column in range(X.shape[1])]
     base = np.asarray(evaluate(X))
-    result = np.zeros((*X.shape, *base.shape[1:]))
+    result = np.zeros((len(X), len(blocks), *base.shape[1:]))
     moved = np.array(X)
-    for column in np.flatnonzero(~np.isnan(typical)):
-        if (X[:, column] == typical[column]).all():
+    for number, block in enumerate(blocks):
+        columns = [column for column in block if not np.isnan(typical[column])]
+        if (X[:, columns] == typical[columns]).all():
             continue
-        moved[:, column] = typical[column]
-        result[:, column] = base - evaluate(moved)
-        moved[:, column] = X[:, column]
+        moved[:, columns] = typical[columns]
+        result[:, number] = base - evaluate(moved)
+        moved[:, columns] = X[:, columns]
     return result
 
 

@@ -263,8 +263,7 @@ def maximise(
     tol : stop when a step gained less per unit of weight, and all later ones together would, as far as the
         ratio of the last gains tells (Aitken).
     hard : every row belongs to its best expert alone (classification EM).
-    watch : called with iteration and objective.
-    keep_path : keep the model of every iteration.
+    watch : called with iteration and objective. keep_path : keep the model of every iteration.
     """
 
     def work(rows: Rows) -> Pass:

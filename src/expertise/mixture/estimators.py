@@ -56,7 +56,7 @@ class MixtureOfExpertsRegressor(EditableMixture, AbstractMixtureRegressor):
     loglik_, joint_loglik_ : log p(y | x), and log p(y, x) where the gate models the inputs.
     objective_history_, n_iter_, converged_ : of the run that was chosen.
     starts_ : every start: kind, objective, and what became of it.
-    path_ : (gate, experts) of kept iterations, the last as fitted; `at_step` makes a mixture of one.
+    path_ : (iteration, gate, experts), the last as fitted; `at_step` makes a mixture of an entry.
     n_parameters_ : None where an expert has no count.
     selection_ : the candidates of "auto", or the steps of a tree that grew.
     n_features_in_, feature_names_in_ : of X.

@@ -27,7 +27,7 @@ class FittedMixture(AbstractMixture):
 
     gate_: AbstractGate
     experts_: list[AbstractExpert]
-    path_: list[tuple[AbstractGate, list[AbstractExpert]]]
+    path_: list[tuple[int, AbstractGate, list[AbstractExpert]]]
     _columns_: Columns
     _uses_: list[str]
     gate: Any
@@ -57,7 +57,7 @@ class FittedMixture(AbstractMixture):
                 "path_ is empty; fit with keep_path=True, and with built-in experts and gates, whose "
                 "iterations are a few numbers each"
             )
-        gate, experts = self.path_[step]
+        _, gate, experts = self.path_[step]
         earlier = copy(self)
         earlier._set_parts(gate, list(experts))
         return earlier

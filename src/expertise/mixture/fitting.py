@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from expertise._progress import progress
 from expertise.mixture import _checking, selection, showing
 from expertise.mixture._threads import one_blas_thread
 from expertise.mixture._warnings import ObjectiveFellWarning
-from expertise.mixture.em import InMemory, Model
+from expertise.mixture.em import InMemory
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
 from expertise.mixture.fitted import FittedMixture
 from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings, TreeGate
@@ -283,9 +283,10 @@ class EMFitting(FittedMixture):
         self._columns_ = solution.problem.columns
         self._uses_ = [name for name in ("offset", "groups") if getattr(table, name) is not None]
         self._set_model(solution.model())
-        self.path_ = [
-            (model.gate, list(model.experts)) for model in map(solution.outside, thinned(fit.path, PATH))
-        ]
+        self.path_ = []
+        for iteration in thinned(len(fit.path), PATH):
+            model = solution.outside(fit.path[iteration])
+            self.path_.append((iteration, model.gate, list(model.experts)))
         self._typical_row_ = showing.typical_row(table)
         source = solution.source or InMemory(solution.rows)
         self.objective_history_ = np.array(fit.history)
@@ -320,17 +321,21 @@ class EMFitting(FittedMixture):
         showing.warn_few_cases(solution, range(self.n_experts_), stacklevel=6)
 
 
-def thinned(path: Sequence[Model], most: int) -> list[Model]:
-    """Give ``most`` of the models: the first ones, where much happens, then ever fewer, and the last."""
-    if len(path) <= most:
-        return list(path)
-    steps = np.arange(0)
-    for points in range(most, len(path)):  # many of the first ones round to the same iteration
-        finer = np.unique(np.geomspace(1, len(path), points).round().astype(int)) - 1
+def thinned(n: int, most: int) -> list[int]:
+    """Give up to ``most`` of n iterations: the first ones, where much happens, then ever fewer, and the last.
+
+    >>> thinned(1000, 8)
+    [0, 1, 2, 7, 26, 86, 291, 999]
+    """
+    if n <= most:
+        return list(range(n))
+    steps: list[int] = []
+    for points in range(most, n):  # many of the first ones round to the same iteration
+        finer = np.unique(np.geomspace(1, n, points).round().astype(int)) - 1
         if len(finer) > most:
             break
-        steps = finer
-    return [path[i] for i in steps]
+        steps = finer.tolist()
+    return steps
 
 
 def _seed(random_state: Any) -> int:

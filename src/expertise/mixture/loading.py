@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,18 @@ def load(path: str | os.PathLike[str], *, trusted: list[str] | None = None) -> A
     """
     if Path(path).suffix == ".json":
         return from_json(Path(path).read_text(encoding="utf-8"))
+    return load_trusted(path, trusted)
+
+
+def load_trusted(path: str | os.PathLike[str], trusted: list[str] | None = None) -> Any:
+    """Read a skops file of scikit-learn's types, ours and those in ``trusted``; see `load`."""
     skops = require("skops.io", "table")
-    unknown = skops.get_untrusted_types(file=path)
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is not there; give the file of a fitted model")
+    try:
+        unknown = skops.get_untrusted_types(file=path)
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no skops file ({error}); save, or expertise fit, writes one") from None
     allowed = _known_types() | set(trusted or [])
     refused = sorted(name for name in unknown if name not in allowed)
     if refused:

@@ -1,10 +1,9 @@
-"""The commands. Each is one call into a floor; the flags come from that floor's table."""
+"""The commands of `expertise youtube8m`. Each is one call; the flags come from the flag table."""
 
 import difflib
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,13 +21,12 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-import expertise
-from expertise._optional import MissingExtraError, require
+from expertise._optional import require
+from expertise.cli._shared import INTERRUPTED
 from expertise.youtube8m import flag_rules
 from expertise.youtube8m import flags as table
 from expertise.youtube8m.flags import Flags
 
-_INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
 _KINDS = {bool: "True or False", int: "a whole number", int | None: "a whole number", float: "a number"}
 
 # command: (what it does, an example)
@@ -71,37 +69,16 @@ _GROUPS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line (that of the process unless given) and exit with its code."""
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        code = _app()(tokens, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        _fail(_explain(error, tokens), 2)
-    except (ValueError, FloatingPointError, MissingExtraError, OSError) as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", _INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _app() -> App:
-    app = App(
-        name="expertise",
-        help="Mixtures of experts: a gate looks at each case and decides which expert to trust.",
-        version=expertise.__version__,
-        result_action="return_value",
-        suppress_keyboard_interrupt=False,  # `main` says what has happened
-    )
-    youtube8m = App(
+def app() -> App:
+    """Make `expertise youtube8m` and its commands."""
+    found = App(
         name="youtube8m",
         help="Train, evaluate and infer mixtures of experts on labelled videos.",
         suppress_keyboard_interrupt=False,
     )
     for name in _COMMANDS:
-        youtube8m.command(_command(name), name=name, help=_COMMANDS[name][0], help_epilogue=_epilogue(name))
-    app.command(youtube8m)
-    return app
+        found.command(_command(name), name=name, help=_COMMANDS[name][0], help_epilogue=_epilogue(name))
+    return found
 
 
 def _command(name: str) -> Callable[..., int]:
@@ -203,7 +180,7 @@ def _train(flags: Flags) -> int:
     _load_torch()
     from expertise.youtube8m.train import train
 
-    return 0 if train(flags).finished else _INTERRUPTED
+    return 0 if train(flags).finished else INTERRUPTED
 
 
 def _call(module: str, function: str) -> Callable[[Flags], int]:
@@ -226,11 +203,9 @@ _RUN: dict[str, Callable[..., int]] = {
 }
 
 
-def _explain(error: CycloptsError, tokens: Sequence[str]) -> str:
+def explain(error: CycloptsError, tokens: Sequence[str]) -> str:
     """Say what is wrong with a command line, in the words of the flag table."""
     command = next((token for token in tokens if token in _COMMANDS), "")
-    if tokens[0] != "youtube8m":
-        return f"there is no command {tokens[0]!r}; known is youtube8m"
     if not command:
         nearest = difflib.get_close_matches(tokens[1], _COMMANDS, 1, 0.0)
         known = ", ".join(_COMMANDS)
@@ -261,8 +236,3 @@ def _explain_value(error: CycloptsError, command: str) -> str:
         if kind:
             return f"{error.token.keyword}: {error.token.value!r} is not {kind}"
     return " ".join(str(error).split())
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"expertise: {message}", file=sys.stderr)
-    sys.exit(code)

@@ -1,0 +1,196 @@
+"""From a table to a fitted mixture, judged on rows it has not seen. `fit_table` reads top to bottom."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
+from expertise.table import baselines, saying
+from expertise.table.columns import Encoder
+from expertise.table.kinds import find
+from expertise.table.model import KeptRows, Mixture, TableModel
+from expertise.table.reading import read_table
+from expertise.table.request import Request
+from expertise.table.scoring import COVERAGE, MIXTURE, ONE, Held, scores, verdict
+from expertise.table.splitting import hold_out
+from expertise.table.targets import read_target, read_weights, task_of
+from expertise.table.values import Floats, texts
+
+KEPT = 2000  # held-out rows that a model keeps for its page
+Say = Callable[[str], None]
+
+
+def fit_table(
+    path: str | os.PathLike[str], request: Request, *, encoding: str = "utf8", say: Say = print
+) -> TableModel:
+    """Fit a mixture of experts to a table, and compare it with simpler models on held-out rows.
+
+    Parameters
+    ----------
+    path : of a table; see `read_table`.
+    request : the target, and how to fit; see `Request`.
+    encoding : of a CSV.
+    say : where the lines go that tell what was done.
+
+    Returns
+    -------
+    The model of the fitted rows: what was measured is what is given.
+
+    Raises
+    ------
+    ValueError : an argument or data that cannot be used; says which, where, and what to do.
+    """
+    source = Path(path).name
+    table = read_table(path, encoding=encoding)
+    request.check(table.column_names, source)
+    missing = request.wishes.missing
+    task = task_of(table[request.target], request.task, missing)
+    request.check_task(task)
+    y, there = read_target(request.target, table[request.target], task, missing, source=source)
+    rows = np.flatnonzero(there)
+    besides = {request.target, request.weights, request.groups}
+    names = [name for name in table.column_names if name not in besides]
+    encoder, found = find(table, names, request.wishes, source=source)
+    say(saying.of_table(source, table.num_rows, encoder, found, request, task, int((~there).sum())))
+
+    weight = np.ones(len(y))
+    if request.weights:
+        weight = read_weights(request.weights, table[request.weights], missing, source=source)
+    groups = texts(table[request.groups]).astype(str) if request.groups else None
+    classes = None
+    if task == "classification":
+        classes = np.unique(y[rows].astype(str))
+        y = np.searchsorted(classes, np.where(there, y, classes[0]).astype(str))
+    train, test = hold_out(
+        len(rows),
+        request.test,
+        request.seed,
+        classes=y[rows] if classes is not None else None,
+        groups=None if groups is None else groups[rows],
+    )
+    train, test = rows[train], rows[test]
+    say(saying.of_split(len(train), len(test), request))
+    encoder = encoder.refilled(found[train])
+    X = encoder.encode(found)
+
+    labels = y if classes is None else classes[y]
+    shared = _shared(X, groups, train, request, encoder, say)
+    model, said = fit_mixture(request, task, encoder, X[train], labels[train], weight[train], shared)
+    result = TableModel(task, request.target, encoder, model, source, warnings=said)
+    result.facts = saying.facts(result, request, len(train), len(test))
+    result.errors = standard_errors(model, X[train], labels[train], weight[train])
+    if len(test):
+        compare(result, request, X, y, weight, train, test, labels)
+        if request.keep_rows:
+            kept = sample(len(test), KEPT, request.seed)
+            result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
+    say(saying.of_fit(result))
+    return result
+
+
+def fit_mixture(
+    request: Request,
+    task: str,
+    encoder: Encoder,
+    X: Floats,
+    y: npt.NDArray[Any],
+    weight: Floats,
+    groups: npt.NDArray[Any] | None = None,
+) -> tuple[Mixture, list[str]]:
+    """Fit the estimator that was asked for; give it, and what the fit warned of."""
+    kind = MixtureOfExpertsRegressor if task == "regression" else MixtureOfExpertsClassifier
+    model = kind(**request.arguments(encoder), verbose=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, y, sample_weight=weight, groups=groups)
+    model.set_params(verbose=False)
+    return model, list(dict.fromkeys(str(one.message) for one in caught))
+
+
+def _shared(
+    X: Floats, groups: Any, train: npt.NDArray[np.intp], request: Request, encoder: Encoder, say: Say
+) -> npt.NDArray[Any] | None:
+    """Give groups whose rows share an expert: where all that the gate sees is the same in a group."""
+    if groups is None:
+        return None
+    chosen = request.gate_columns(encoder)
+    seen = X[train][:, [] if request.gate == "constant" else slice(None) if chosen is None else chosen]
+    _, first, member = np.unique(groups[train], return_index=True, return_inverse=True)
+    if (seen == seen[first][member]).all():
+        say(f"groups: rows of the same {request.groups} share their expert, and are not split")
+        return np.asarray(groups[train])
+    say(
+        f"groups: rows of the same {request.groups} are not split; each row has its own expert, because what "
+        "the gate sees varies inside groups (--gate=constant, or other --gate-features, lets them share one)"
+    )
+    return None
+
+
+def compare(
+    result: TableModel,
+    request: Request,
+    X: Floats,
+    y: npt.NDArray[Any],
+    weight: Floats,
+    train: npt.NDArray[np.intp],
+    test: npt.NDArray[np.intp],
+    labels: npt.NDArray[Any],
+) -> None:
+    """Fit the baselines on the same rows, score all on the held-out ones, and judge."""
+    one = single(request, result, X[train], labels[train], weight[train])
+    models = [answers(MIXTURE, result.mixture, X[test], y[test])]
+    models.append(answers(ONE, one, X[test], y[test]))
+    for name, estimator in (baselines.linear(result.task), baselines.boosting(result.task, request.seed)):
+        models.append(
+            baselines.fit_and_predict(
+                name, estimator, X[train], y[train], weight[train], X[test], len(result.classes)
+            )
+        )
+    result.scores = [(held.name, scores(held, y[test], weight[test])) for held in models]
+    judged = verdict(models, y[test], weight[test], result.n_experts)
+    result.verdict, result.helps = judged.text, judged.helps
+
+
+def single(request: Request, result: TableModel, X: Floats, y: npt.NDArray[Any], weight: Floats) -> Mixture:
+    """Fit one expert of the first kind that was asked for: the mixture without a choice."""
+    arguments = request.arguments(result.encoder)
+    arguments |= {"n_experts": 1, "gate": "constant", "gate_features": None, "keep_path": False}
+    arguments["expert"] = (request.expert or (None,))[0]
+    kind = type(result.mixture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mixture's own warnings have been told
+        return kind(**arguments).fit(X, y, sample_weight=weight)
+
+
+def answers(name: str, model: Mixture, X: Floats, y: npt.NDArray[Any]) -> Held:
+    """Give a mixture's answers to held-out rows; y are numbers or codes of classes."""
+    if isinstance(model, MixtureOfExpertsClassifier):
+        return Held(name, model.predict_proba(X))
+    return Held(name, model.predict(X), model.score_samples(X, y), model.predict_interval(X, COVERAGE))
+
+
+def standard_errors(model: Mixture, X: Floats, y: npt.NDArray[Any], weight: Floats) -> dict[str, Any]:
+    """Give standard errors as plain arrays; empty for parts that have none, or very many parameters."""
+    if (model.n_parameters_ or 10**9) > MOST_PARAMETERS:
+        return {}
+    try:
+        found = model.standard_errors(X, y, sample_weight=weight)
+    except ValueError:
+        return {}  # a forest, or a gate that models the inputs, has no gradient
+    names = ("coef", "intercept", "gate_coef", "gate_intercept")
+    return {name: value for name in names if (value := getattr(found, name)) is not None}
+
+
+MOST_PARAMETERS = 1500  # of which standard errors are computed: two passes over the rows for each
+
+
+def sample(n: int, most: int, seed: int) -> npt.NDArray[np.intp]:
+    """Give up to ``most`` of n rows, drawn at random, in order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

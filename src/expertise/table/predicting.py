@@ -1,0 +1,127 @@
+"""From a model and a table of new rows to a file of predictions, batch by batch."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from expertise._files import atomic_file
+from expertise._optional import require
+from expertise._progress import progress
+from expertise.table import reading
+from expertise.table.model import TableModel
+
+FORMATS = (".parquet", ".feather", ".csv")
+
+
+def predict_file(
+    model: TableModel,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    coverage: float = 0.9,
+    copy: Sequence[str] = (),
+    new: str = "error",
+    missing: tuple[str, ...] = (),
+    encoding: str = "utf8",
+) -> int:
+    """Write the predictions for every row of a table, in its order; give how many there are.
+
+    Parameters
+    ----------
+    path, encoding : of the table, see `read_table`. Parquet is read batch by batch.
+    out : .parquet, .feather or .csv; written beside and renamed, so it is whole or not there.
+    coverage : of the interval of a regression.
+    copy : columns of the table that are written too, before the predictions.
+    new : what to do with a category that the fit never saw: "error" or "missing".
+    missing : further marks of a missing value.
+
+    Raises
+    ------
+    ValueError : another kind of file; a column that is not there; a wrong value, with row and column.
+    """
+    target = Path(out)
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out={out} must end in one of {', '.join(FORMATS)}")
+    source = Path(path).name
+    total, names = _size(path, encoding)
+    for name in copy:
+        if name not in names:
+            raise ValueError(
+                f"--copy={name}: {source} has no such column; it has {', '.join(map(repr, names))}"
+            )
+    done = 0
+    with ExitStack() as stack:
+        temporary = stack.enter_context(atomic_file(target))
+        meter = stack.enter_context(progress("predict", total, "rows"))
+        writer = None
+        for batch in _batches(path, names, encoding):
+            found = model.predict(
+                batch, coverage=coverage, source=source, missing=missing, new=new, first=done
+            )
+            table = _table(batch, copy, found)
+            if writer is None:
+                writer = stack.enter_context(_Writer(temporary, target.suffix.lower(), table.schema))
+            writer.write(table)
+            done += batch.num_rows
+            meter.advance(batch.num_rows)
+        if writer is not None:
+            writer.close()
+    return done
+
+
+def _size(path: str | os.PathLike[str], encoding: str) -> tuple[int | None, list[str]]:
+    if reading.format_of(path) == "parquet" and Path(path).suffix.lower() != ".gz":
+        return reading.parquet_size(path)
+    table = reading.read_table(path, encoding=encoding)
+    return table.num_rows, table.column_names
+
+
+def _batches(path: str | os.PathLike[str], names: list[str], encoding: str) -> Iterator[Any]:
+    if reading.format_of(path) == "parquet" and Path(path).suffix.lower() != ".gz":
+        yield from reading.parquet_batches(path, names)
+        return
+    table = reading.read_table(path, encoding=encoding)
+    for start in range(0, table.num_rows, reading.BATCH):
+        yield table.slice(start, reading.BATCH)
+
+
+def _table(batch: Any, copy: Sequence[str], found: dict[str, Any]) -> Any:
+    arrow = require("pyarrow", "table")
+    columns = {name: batch[name] for name in copy}
+    clash = sorted(set(columns) & set(found))
+    if clash:
+        raise ValueError(f"--copy={clash[0]} has the name of a column of predictions; rename it")
+    columns |= {
+        name: arrow.array(values.tolist() if values.dtype == object else values)
+        for name, values in found.items()
+    }
+    return arrow.table(columns)
+
+
+class _Writer:
+    """Writes tables one after the other to a file of any of the formats."""
+
+    def __init__(self, path: Path, suffix: str, schema: Any) -> None:
+        if suffix == ".parquet":
+            self._file: Any = require("pyarrow.parquet", "table").ParquetWriter(path, schema)
+        elif suffix == ".csv":
+            self._file = require("pyarrow.csv", "table").CSVWriter(path, schema)
+        else:
+            self._file = require("pyarrow.ipc", "table").new_file(str(path), schema)
+        self._open = True
+
+    def write(self, table: Any) -> None:
+        self._file.write_table(table)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._file.close()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,145 @@
+"""How well models do on held-out rows, side by side, and whether the mixture helps: paired comparisons."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score
+
+from expertise.table.values import Floats
+
+SMALLEST = 1e-15  # of a probability in a log loss
+CONFIDENCE = 0.95
+COVERAGE = 0.9
+MIXTURE, ONE = "mixture", "one expert"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model's answers on held-out rows.
+
+    Parameters
+    ----------
+    name : of the model.
+    prediction : (n,) numbers, or (n, V) class probabilities.
+    log_density : (n,) nats, or None of a model without one.
+    interval : (n, 2) of 90 %, or None.
+    """
+
+    name: str
+    prediction: Floats
+    log_density: Floats | None = None
+    interval: Floats | None = None
+
+
+def scores(held: Held, y: npt.NDArray[Any], weight: Floats) -> dict[str, float | None]:
+    """Score a model: RMSE, R2, log-likelihood, coverage; or accuracy, log loss, AUC of two classes.
+
+    Parameters
+    ----------
+    y : (n,) numbers, or codes of classes.
+    weight : (n,).
+    """
+    share = weight / weight.sum()
+    if held.prediction.ndim == 1:
+        inside = None
+        if held.interval is not None:
+            inside = float(share @ ((held.interval[:, 0] <= y) & (y <= held.interval[:, 1])))
+        return {
+            "RMSE": float(np.sqrt(share @ (held.prediction - y) ** 2)),
+            "R2": float(r2_score(y, held.prediction, sample_weight=weight)) if len(y) > 1 else None,
+            "log-likelihood": None if held.log_density is None else float(share @ held.log_density),
+            "90 % covered": inside,
+        }
+    n_classes = held.prediction.shape[1]
+    found: dict[str, float | None] = {
+        "accuracy": float(accuracy_score(y, held.prediction.argmax(axis=1), sample_weight=weight)),
+        "log loss": float(
+            log_loss(y, _inside(held.prediction), sample_weight=weight, labels=np.arange(n_classes))
+        ),
+    }
+    if n_classes == 2:
+        both = len(np.unique(y)) == 2
+        auc = roc_auc_score(y, held.prediction[:, 1], sample_weight=weight) if both else None
+        found["AUC"] = None if auc is None else float(auc)
+    return found
+
+
+def _inside(proba: Floats) -> Floats:
+    clipped = np.clip(proba, SMALLEST, 1)
+    return np.asarray(clipped / clipped.sum(axis=1, keepdims=True))
+
+
+def losses(held: Held, y: npt.NDArray[Any]) -> Floats:
+    """Give the loss of each row: squared error, or minus the log of the probability of the class: (n,)."""
+    if held.prediction.ndim == 1:
+        return np.asarray((held.prediction - y) ** 2)
+    return np.asarray(-np.log(_inside(held.prediction)[np.arange(len(y)), y]))
+
+
+def difference(a: Floats, b: Floats, weight: Floats) -> tuple[float, float, float]:
+    """Give the weighted mean of a - b over rows, and its interval of 95 % (normal approximation).
+
+    >>> mean, low, high = difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3))
+    >>> mean, low < 0 < high
+    (2.0, False)
+    """
+    share = weight / weight.sum()
+    apart = a - b
+    mean = float(share @ apart)
+    spread = float(np.sqrt((share**2) @ (apart - mean) ** 2))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the mixture helps, in words; ``helps`` None where nothing was held out."""
+
+    text: str
+    helps: bool | None
+
+
+def verdict(models: list[Held], y: npt.NDArray[Any], weight: Floats, n_experts: int) -> Verdict:
+    """Judge the mixture, the first of the models, against the others on the same rows."""
+    mixture, *others = models
+    metric = "RMSE" if mixture.prediction.ndim == 1 else "log loss"
+    loss = {one.name: losses(one, y) for one in models}
+    score = {one.name: scores(one, y, weight)[metric] or 0.0 for one in models}
+    against = {one.name: difference(loss[mixture.name], loss[one.name], weight) for one in others}
+    best = min(others, key=lambda one: score[one.name]).name
+    rows = f"{len(y):,} held-out rows"
+    said = f"{metric} {score[mixture.name]:.4g} on {rows}, against {score[best]:.4g} of {_the(best)}"
+    if n_experts == 1:
+        return Verdict(
+            "One expert is enough: more would not pay for their parameters, so this is one model and no "
+            f"mixture ({said}).",
+            False,
+        )
+    low, high = against[best][1:]
+    one_low, one_high = against[ONE][1:] if ONE in against else (low, high)
+    helps_over_one = one_high < 0
+    if high < 0:
+        return Verdict(f"The mixture helps: {said}, and these rows are enough to tell.", True)
+    if low > 0 and helps_over_one:
+        start = "The mixture helps over one expert, but is not the best here"
+        return Verdict(f"{start}: {said}. Use {best} where only the error counts.", True)
+    if low > 0 or one_low > 0:
+        return Verdict(f"The mixture does not help: {said}. Use {_the(best)}.", False)
+    if helps_over_one:
+        return Verdict(
+            f"The mixture helps over one expert ({metric} {score[ONE]:.4g}): {said}; between these two, the "
+            "rows cannot tell.",
+            True,
+        )
+    return Verdict(
+        f"The mixture does not help, as far as {rows} can tell: {said}; that is within chance. One "
+        f"expert ({metric} {score[ONE]:.4g}) is simpler.",
+        False,
+    )
+
+
+def _the(name: str) -> str:
+    return "one expert" if name == ONE else name

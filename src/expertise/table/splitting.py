@@ -1,0 +1,49 @@
+"""Which rows are held out."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+Rows = npt.NDArray[np.intp]
+
+
+def hold_out(
+    n: int, share: float, seed: int, *, classes: npt.NDArray[Any] | None = None, groups: Any = None
+) -> tuple[Rows, Rows]:
+    """Give the rows to fit and the rows held out, both sorted.
+
+    Groups stay whole. Classes keep their shares; a class of one row is fitted.
+
+    Raises
+    ------
+    ValueError : too few rows (or groups) to hold some out.
+    """
+    if not share:
+        return np.arange(n), np.arange(0)
+    sets = n if groups is None else len(np.unique(groups))
+    held = round(share * sets)
+    if held < 1 or sets - held < 1:
+        what = "rows" if groups is None else "groups"
+        raise ValueError(
+            f"--test={share:g} of {sets} {what} holds out {held}, and leaves {sets - held}; use another, "
+            "or --test=0 to fit all rows and compare nothing"
+        )
+    if groups is not None:
+        split = GroupShuffleSplit(1, test_size=held, random_state=seed)
+        train, test = next(split.split(np.zeros(n), groups=groups))
+        return np.sort(train), np.sort(test)
+    every = np.arange(n)
+    alone = np.zeros(n, bool)
+    if classes is not None:
+        _, code, count = np.unique(classes, return_inverse=True, return_counts=True)
+        alone = count[code] < 2
+        enough = min(held, n - held - alone.sum()) >= (count > 1).sum()
+        if enough:
+            train, test = train_test_split(
+                every[~alone], test_size=held, random_state=seed, stratify=code[~alone]
+            )
+            return np.sort(np.concatenate([train, every[alone]])), np.sort(test)
+    train, test = train_test_split(every[~alone], test_size=held, random_state=seed)
+    return np.sort(np.concatenate([train, every[alone]])), np.sort(test)

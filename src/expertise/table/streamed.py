@@ -1,0 +1,264 @@
+"""Parquet files larger than memory: the fit passes over them batch by batch.
+
+A first pass draws a random sample of the rows to fit, and one of the rows held out. Kinds, categories and
+what stands for missing values are found on the sample, the number of experts is chosen on it, and ridge
+regression and boosting are fitted to it. The mixture, and the one expert beside it, see every row.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from expertise._optional import require
+from expertise._progress import progress
+from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
+from expertise.table import baselines, saying
+from expertise.table.columns import Encoder
+from expertise.table.fitting import KEPT, Say, answers, fit_mixture, sample
+from expertise.table.kinds import find
+from expertise.table.model import KeptRows, Mixture, TableModel
+from expertise.table.reading import check_names, format_of, parquet_batches, parquet_size
+from expertise.table.request import Request
+from expertise.table.scoring import MIXTURE, ONE, scores, verdict
+from expertise.table.targets import read_target, read_weights, task_of
+from expertise.table.values import Floats, texts
+
+SAMPLE = 50_000  # rows of the sample to fit
+HELD = 20_000  # rows of the sample held out
+COPIES = 6  # of the numbers of a table that a fit in memory may need at once
+SHARE = 0.5  # of the free memory that a fit may take
+
+
+def must_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a Parquet file has more numbers than a fit can hold in memory."""
+    if format_of(path) != "parquet" or Path(path).suffix.lower() == ".gz":
+        return False
+    rows, names = parquet_size(path)
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return rows * len(names) * 8 * COPIES > SHARE * free
+
+
+def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = print) -> TableModel:
+    """Fit a mixture to a Parquet file that need not fit in memory; else as `fit_table`.
+
+    Raises
+    ------
+    ValueError : another kind of file, groups or a growing tree (which need all rows at once), or what
+        `fit_table` complains of.
+    """
+    source = Path(path).name
+    if format_of(path) != "parquet" or Path(path).suffix.lower() == ".gz":
+        raise ValueError(f"--stream reads Parquet; {source} is none")
+    rows, names = parquet_size(path)
+    check_names(path, names)
+    request.check(names, source)
+    if request.groups:
+        raise ValueError(f"--groups={request.groups} needs all rows at once, and --stream reads them in turn")
+    if request.gate == "tree" and request.experts == "auto":
+        raise ValueError("--gate=tree needs --experts=N with --stream: a tree grows on all rows at once")
+
+    survey = Survey.of(path, names, rows, request, source)
+    task = survey.task
+    request.check_task(task)
+    inputs = [name for name in names if name not in (request.target, request.weights)]
+    encoder, found = find(survey.fitted, inputs, request.wishes, source=f"a sample of {source}")
+    encoder = encoder.refilled(found)
+    say(saying.of_table(source, rows, encoder, found, request, task, survey.without_target))
+    say(
+        f"streamed: kinds, missing values and the baselines are of a sample of {survey.fitted.num_rows:,} rows; "
+        f"scores of {survey.held.num_rows:,} held-out ones"
+    )
+    say(saying.of_split(survey.n_fitted, survey.n_held, request))
+    X, y, weight = _arrays(survey.fitted, encoder, request, survey.task, source)
+    first, said = fit_mixture(request, task, encoder, X, y, weight)
+    chunks = Chunks(path, names, encoder, request, task, source)
+    labels = survey.classes if task == "classification" else None
+    model = _passes(first, chunks, labels, said, verbose=True)
+    result = TableModel(task, request.target, encoder, model, source, warnings=said)
+    result.facts = saying.facts(result, request, survey.n_fitted, survey.n_held)
+    if survey.held.num_rows:
+        _compare(result, request, survey, chunks, X, y, weight)
+    say(saying.of_fit(result))
+    return result
+
+
+@dataclass
+class Survey:
+    """What the first pass found: samples of the rows to fit and of those held out, counts, and all classes."""
+
+    task: Any
+    fitted: Any
+    held: Any
+    held_rows: npt.NDArray[np.intp]
+    n_fitted: int = 0
+    n_held: int = 0
+    without_target: int = 0
+    classes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, path: str | os.PathLike[str], names: list[str], rows: int, request: Request, source: str
+    ) -> "Survey":
+        """Pass over the file once."""
+        fitted, held = Reservoir(SAMPLE), Reservoir(HELD)
+        labels: set[str] = set()
+        task, first, without, n_fitted, n_held = None, 0, 0, 0, 0
+        with progress("survey", rows, "rows") as meter:
+            for number, batch in enumerate(parquet_batches(path, names)):
+                array = batch[request.target]
+                task = task or task_of(array, request.task, request.wishes.missing)
+                if task == "classification":
+                    text = texts(array, request.wishes.missing)
+                    there = np.array([one is not None for one in text])
+                    labels |= set(text[there])
+                else:
+                    there = read_target(
+                        request.target, array, task, request.wishes.missing, source=source, fitted=True
+                    )[1]
+                key, is_held = _draw(request, number, batch.num_rows)
+                at = np.arange(first, first + batch.num_rows)
+                fitted.offer(batch, key, at, there & ~is_held)
+                held.offer(batch, key, at, there & is_held)
+                n_fitted += int((there & ~is_held).sum())
+                n_held += int((there & is_held).sum())
+                without += int((~there).sum())
+                first += batch.num_rows
+                meter.advance(batch.num_rows)
+        if not n_fitted:
+            raise ValueError(f"{source} has no row to fit: {request.target} is missing in all of them")
+        table, _ = fitted.taken()
+        held_table, held_rows = held.taken()
+        return cls(task, table, held_table, held_rows, n_fitted, n_held, without, sorted(labels))
+
+
+class Reservoir:
+    """A uniform sample of the rows that were offered: those with the smallest random keys."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._tables: list[Any] = []
+        self._keys: list[Floats] = []
+        self._rows: list[npt.NDArray[np.intp]] = []
+
+    def offer(
+        self, batch: Any, key: Floats, rows: npt.NDArray[np.intp], wanted: npt.NDArray[np.bool_]
+    ) -> None:
+        """Offer rows of a batch: their keys, their numbers in the file, and which of them are meant."""
+        chosen = np.flatnonzero(wanted)
+        self._tables.append(batch.take(chosen))
+        self._keys.append(key[chosen])
+        self._rows.append(rows[chosen])
+        if sum(len(keys) for keys in self._keys) > 2 * self._size:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        arrow = require("pyarrow", "table")
+        table = arrow.concat_tables(self._tables)
+        key, rows = np.concatenate(self._keys), np.concatenate(self._rows)
+        if len(key) > self._size:
+            keep = np.sort(np.argpartition(key, self._size)[: self._size])
+            table, key, rows = table.take(keep), key[keep], rows[keep]
+        self._tables, self._keys, self._rows = [table], [key], [rows]
+
+    def taken(self) -> tuple[Any, npt.NDArray[np.intp]]:
+        """Give the sample, and the numbers of its rows."""
+        self._shrink()
+        return self._tables[0].combine_chunks(), self._rows[0]
+
+
+def _draw(request: Request, number: int, n: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Draw for each row of a batch a key, and whether it is held out; the same in every pass."""
+    rng = np.random.default_rng([request.seed, number])
+    return rng.random(n), rng.random(n) < request.test
+
+
+def _arrays(
+    table: Any, encoder: Encoder, request: Request, task: str, source: str, first: int = 0
+) -> tuple[Floats, npt.NDArray[Any], Floats]:
+    """Give X, y and weights of rows that all have a target."""
+    missing = request.wishes.missing
+    values = encoder.read(table, source=source, missing=missing, new="missing", first=first)
+    y, _ = read_target(request.target, table[request.target], task, missing, source=source, fitted=True)
+    weight = np.ones(len(y))
+    if request.weights:
+        weight = read_weights(request.weights, table[request.weights], missing, source=source)
+    return encoder.encode(values), y if task == "regression" else y.astype(str), weight
+
+
+@dataclass
+class Chunks:
+    """The rows to fit, as a source for ``fit_chunks``: each pass reads the file again."""
+
+    path: str | os.PathLike[str]
+    names: list[str]
+    encoder: Encoder
+    request: Request
+    task: str
+    source: str
+
+    def __iter__(self) -> Iterator[tuple[Floats, npt.NDArray[Any], Floats]]:
+        first, request = 0, self.request
+        for number, batch in enumerate(parquet_batches(self.path, self.names)):
+            array = batch[request.target]
+            there = read_target(
+                request.target, array, self.task, request.wishes.missing, source=self.source, fitted=True
+            )[1]
+            wanted = np.flatnonzero(there & ~_draw(request, number, batch.num_rows)[1])
+            if len(wanted):
+                yield _arrays(batch.take(wanted), self.encoder, request, self.task, self.source, first)
+            first += batch.num_rows
+
+
+def _passes(
+    first: Mixture, chunks: Chunks, labels: list[str] | None, said: list[str], *, verbose: bool = False
+) -> Mixture:
+    """Fit all rows with as many experts as the sample had."""
+    arguments = first.get_params(deep=False)
+    if len(chunks.request.expert) < 2:
+        arguments["n_experts"] = first.n_experts_
+    model = type(first)(**{**arguments, "verbose": verbose})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit_chunks(chunks, classes=labels)
+    said += [text for one in caught if (text := str(one.message)) not in said]
+    model.set_params(verbose=False)
+    return model
+
+
+def _compare(
+    result: TableModel,
+    request: Request,
+    survey: Survey,
+    chunks: Chunks,
+    X: Floats,
+    y: npt.NDArray[Any],
+    weight: Floats,
+) -> None:
+    """Score all models on the sample of held-out rows, and judge."""
+    found = result.encoder.read(
+        survey.held, source=result.source, missing=request.wishes.missing, new="missing"
+    )
+    new, truth, new_weight = _arrays(survey.held, result.encoder, request, result.task, result.source)
+    codes, fitted = truth, y
+    if result.task == "classification":
+        codes = np.searchsorted(np.array(result.classes), truth)
+        fitted = np.searchsorted(np.array(result.classes), y)
+    kind = MixtureOfExpertsRegressor if result.task == "regression" else MixtureOfExpertsClassifier
+    arguments = {**request.arguments(result.encoder), "n_experts": 1, "gate": "constant"}
+    arguments |= {"gate_features": None, "keep_path": False, "expert": (request.expert or (None,))[0]}
+    one = _passes(kind(**arguments).fit(X, y, sample_weight=weight), chunks, list(result.classes) or None, [])
+    models = [answers(MIXTURE, result.mixture, new, truth), answers(ONE, one, new, truth)]
+    for name, estimator in (baselines.linear(result.task), baselines.boosting(result.task, request.seed)):
+        models.append(baselines.fit_and_predict(name, estimator, X, fitted, weight, new, len(result.classes)))
+    result.scores = [(held.name, scores(held, codes, new_weight)) for held in models]
+    judged = verdict(models, codes, new_weight, result.n_experts)
+    result.verdict, result.helps = judged.text, judged.helps
+    if request.keep_rows:
+        kept = sample(len(found), KEPT, request.seed)
+        result.kept = KeptRows(found[kept], codes[kept], survey.held_rows[kept], survey.n_held)

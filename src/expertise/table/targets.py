@@ -1,0 +1,86 @@
+"""The target of a table: numbers or labels, which of the two, and the rows that have none."""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from expertise._optional import require
+from expertise.table import values
+from expertise.table.values import Floats
+
+MOST_CLASSES = 50
+
+
+def task_of(array: Any, task: str, missing: tuple[str, ...]) -> Literal["regression", "classification"]:
+    """Say whether the target is to be predicted as a number or as a label.
+
+    Labels and booleans are classes; so are numbers of which there are only two.
+    """
+    if task != "auto":
+        return "regression" if task == "regression" else "classification"
+    types = require("pyarrow.types", "table")
+    if types.is_boolean(array.type):
+        return "classification"
+    if types.is_date(array.type) or types.is_timestamp(array.type):
+        return "regression"
+    found, wrong = values.numbers(array, missing)
+    if wrong is not None:
+        return "classification"
+    return "classification" if len(np.unique(found[~np.isnan(found)])) == 2 else "regression"
+
+
+def read_target(
+    name: str, array: Any, task: str, missing: tuple[str, ...], *, source: str, fitted: bool = False
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Give the target, numbers or labels as text, and where there is one: (n,), (n,).
+
+    ``fitted`` says that nothing is to be learned, so that one value is enough.
+
+    Raises
+    ------
+    ValueError : text among numbers, with the row; nothing to learn (one value, or none); very many classes.
+    """
+    y: npt.NDArray[Any]
+    if task == "regression":
+        types = require("pyarrow.types", "table")
+        if types.is_boolean(array.type) or types.is_date(array.type) or types.is_timestamp(array.type):
+            raise ValueError(f"--target={name} holds {array.type}, and no numbers; use --task=classification")
+        y, wrong = values.numbers(array, missing)
+        if wrong is not None:
+            raise ValueError(
+                f"{source}, row {wrong.row}, column {name!r}: {wrong.value!r} is not a finite number; rows "
+                "count from 0; correct it, or use --task=classification where the target is a label"
+            )
+        there = ~np.isnan(y)
+        if not fitted and there.sum() and (y[there] == y[there][0]).all():
+            raise ValueError(f"--target={name} is {y[there][0]:g} in every row: nothing to predict")
+    else:
+        y = values.texts(array, missing)
+        there = np.array([one is not None for one in y])
+        classes = len(set(y[there]))
+        if classes == 1 and not fitted:
+            raise ValueError(f"--target={name} is {y[there][0]!r} in every row: nothing to predict")
+        if classes > MOST_CLASSES:
+            raise ValueError(
+                f"--target={name} has {classes:,} classes, at most {MOST_CLASSES} are fitted; if it is a "
+                "number, use --task=regression"
+            )
+    if not there.any():
+        raise ValueError(f"--target={name} is missing in every row of {source}")
+    return y, there
+
+
+def read_weights(name: str, array: Any, missing: tuple[str, ...], *, source: str) -> Floats:
+    """Give weights (n,), finite and not negative."""
+    weight, wrong = values.numbers(array, missing)
+    bad = np.flatnonzero(np.isnan(weight) | (weight < 0))
+    if wrong is not None or len(bad):
+        row = wrong.row if wrong is not None else int(bad[0])
+        value = wrong.value if wrong is not None else f"{weight[row]:g}"
+        raise ValueError(
+            f"{source}, row {row}, column {name!r}: {value!r} is no weight: a number of at least 0"
+        )
+    if not weight.sum() > 0:
+        raise ValueError(f"--weights={name} is 0 in every row")
+    return weight
