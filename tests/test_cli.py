@@ -159,7 +159,7 @@ def test_ctrl_c_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     def interrupted(flags: Flags) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli._RUN, "infer", interrupted)
+    monkeypatch.setitem(cli.youtube8m._RUN, "infer", interrupted)
     assert run("infer") == 130
     assert capsys.readouterr().err == "expertise: interrupted\n"
 

@@ -419,7 +419,7 @@ def test_flags_reach_the_processes_as_they_are(monkeypatch: pytest.MonkeyPatch) 
         num_gpu=2,
     )
     seen: list[Flags] = []
-    monkeypatch.setitem(cli._RUN, "train", lambda given: seen.append(given) or 0)
+    monkeypatch.setitem(cli.youtube8m._RUN, "train", lambda given: seen.append(given) or 0)
     with pytest.raises(SystemExit, match="0"):
         cli.main(["youtube8m", "train", *launch._arguments(flags)])
     assert [asdict(one) for one in seen] == [asdict(flags)]

@@ -4,6 +4,7 @@ Letters: n rows, K experts, V classes. Rows and experts count from 0.
 """
 
 import os
+import zipfile
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -135,7 +136,7 @@ class TableModel:
         }
         content = {"expertise table": FORMAT, "version": __version__, **plain}
         with atomic_file(path) as file:
-            file.write_bytes(skops.dumps(content))
+            file.write_bytes(skops.dumps(content, compression=zipfile.ZIP_DEFLATED))
 
 
 def load_model(path: str | os.PathLike[str]) -> TableModel:

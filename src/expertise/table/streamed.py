@@ -71,7 +71,7 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
     encoder = encoder.refilled(found)
     say(saying.of_table(source, rows, encoder, found, request, task, survey.without_target))
     say(
-        f"streamed: kinds, missing values and the baselines are of a sample of {survey.fitted.num_rows:,} rows; "
+        f"streamed: kinds, missing values and baselines are of a sample of {survey.fitted.num_rows:,} rows, "
         f"scores of {survey.held.num_rows:,} held-out ones"
     )
     say(saying.of_split(survey.n_fitted, survey.n_held, request))
@@ -90,7 +90,7 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
 
 @dataclass
 class Survey:
-    """What the first pass found: samples of the rows to fit and of those held out, counts, and all classes."""
+    """What the first pass found: samples of the rows to fit and of those held out, counts, classes."""
 
     task: Any
     fitted: Any
