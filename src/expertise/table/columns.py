@@ -28,11 +28,11 @@ class Column:
     name, kind : of the column.
     fill : what stands for a missing value: median, most frequent level or boolean.
     low, high : smallest and largest value seen.
-    whole : all numbers were whole.
+    whole : all numbers were whole; all dates were days, without a time.
     levels : of a category, most frequent first; `MISSING` and `OTHER` are levels where the fit needed them.
     marks_missing : the fit saw missing values, so a feature says where.
     waves : of a date, the periods in seconds in which it can vary.
-    form : how a date is written as text, or "".
+    form : how text is written: of a date its form; of a number "," where commas are decimal; or "".
     """
 
     name: str
@@ -51,7 +51,7 @@ class Column:
     def read(self, array: Any, missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong | None]:
         """Give the values of a column of a table, and the first one that is not of this kind: (n,)."""
         if self.kind == "number":
-            return values.numbers(array, missing)
+            return values.numbers(array, missing, commas=self.form == ",")
         if self.kind == "boolean":
             return values.booleans(array, missing)
         if self.kind == "date":
@@ -74,7 +74,7 @@ class Column:
             return "yes" if value else "no"
         if self.kind == "date":
             stamp = np.datetime64(round(value), "s")
-            return str(stamp.astype("datetime64[D]") if value % DAY == 0 else stamp)
+            return str(stamp.astype("datetime64[D]") if self.whole else stamp)
         return f"{value:.6g}"
 
     def refilled(self, x: Floats) -> "Column":
@@ -204,7 +204,13 @@ class Encoder:
             )
         found = np.empty((table.num_rows, len(self.columns)))
         for j, column in enumerate(self.columns):
-            found[:, j], wrong = column.read(table[column.name], missing)
+            array = table[column.name]
+            if not values.can_hold(array, column.kind):
+                raise ValueError(
+                    f"{source}, column {column.name!r} holds {array.type}, but a {column.kind} at the fit; "
+                    "convert it"
+                )
+            found[:, j], wrong = column.read(array, missing)
             if wrong is not None and column.kind == "category" and new == "missing":
                 code = column.levels.index(MISSING) if MISSING in column.levels else np.nan
                 found[np.isinf(found[:, j]), j] = code
@@ -222,7 +228,7 @@ def _complaint(source: str, column: Column, wrong: Wrong, first: int) -> str:
             "--new-categories=missing to take such values as missing"
         )
     what = {"number": "a finite number", "boolean": "true or false", "date": "a date"}[column.kind]
-    written = f" written as {column.form}" if column.form else ""
+    written = f" written as {column.form}" if column.form and column.kind == "date" else ""
     return (
         f"{where} is not {what}{written}, as this column was at the fit; rows count from 0; correct it, or "
         f"use --missing={wrong.value} so that it counts as missing"

@@ -18,8 +18,8 @@ from expertise.table.reading import read_table
 from expertise.table.request import Request
 from expertise.table.scoring import COVERAGE, MIXTURE, ONE, Held, scores, verdict
 from expertise.table.splitting import hold_out
-from expertise.table.targets import read_target, read_weights, task_of
-from expertise.table.values import Floats, texts
+from expertise.table.targets import check_weights, read_groups, read_target, read_weights, task_of
+from expertise.table.values import Floats
 
 KEPT = 2000  # held-out rows that a model keeps for its page
 Say = Callable[[str], None]
@@ -53,6 +53,7 @@ def fit_table(
     request.check_task(task)
     y, there = read_target(request.target, table[request.target], task, missing, source=source)
     rows = np.flatnonzero(there)
+    request.check_target(y, there, task)
     besides = {request.target, request.weights, request.groups}
     names = [name for name in table.column_names if name not in besides]
     encoder, found = find(table, names, request.wishes, source=source)
@@ -61,24 +62,25 @@ def fit_table(
     weight = np.ones(len(y))
     if request.weights:
         weight = read_weights(request.weights, table[request.weights], missing, source=source)
-    groups = texts(table[request.groups]).astype(str) if request.groups else None
-    classes = None
-    if task == "classification":
-        classes = np.unique(y[rows].astype(str))
-        y = np.searchsorted(classes, np.where(there, y, classes[0]).astype(str))
+    groups = read_groups(request.groups, table[request.groups], missing, source) if request.groups else None
+    labels = y if task == "regression" else np.where(there, y, "").astype(str)
     train, test = hold_out(
         len(rows),
         request.test,
         request.seed,
-        classes=y[rows] if classes is not None else None,
+        classes=labels[rows] if task == "classification" else None,
         groups=None if groups is None else groups[rows],
     )
     train, test = rows[train], rows[test]
+    if task == "classification":
+        test = _of_fitted_classes(labels, train, test, say)
+        y = np.searchsorted(np.unique(labels[train]), labels)
+    check_weights(request.weights, weight[train], "row to fit")
+    check_weights(request.weights, weight[test], "held-out row")
     say(saying.of_split(len(train), len(test), request))
     encoder = encoder.refilled(found[train])
     X = encoder.encode(found)
 
-    labels = y if classes is None else classes[y]
     shared = _shared(X, groups, train, request, encoder, say)
     model, said = fit_mixture(request, task, encoder, X[train], labels[train], weight[train], shared)
     result = TableModel(task, request.target, encoder, model, source, warnings=said)
@@ -91,6 +93,23 @@ def fit_table(
             result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
     say(saying.of_fit(result))
     return result
+
+
+def _of_fitted_classes(
+    labels: npt.NDArray[Any], train: npt.NDArray[np.intp], test: npt.NDArray[np.intp], say: Say
+) -> npt.NDArray[np.intp]:
+    """Give the held-out rows whose class the fit sees; a label that no model can know measures nothing."""
+    fitted = np.unique(labels[train])
+    if len(fitted) < 2:
+        raise ValueError(
+            f"the rows to fit are all of the class {str(fitted[0])!r}; use another --seed, or more rows or "
+            "groups"
+        )
+    known = np.isin(labels[test], fitted)
+    if not known.all():
+        new = ", ".join(map(repr, np.unique(labels[test][~known]).tolist()))
+        say(f"{int((~known).sum()):,} held-out rows are left out: no fitted row has their class ({new})")
+    return test[known]
 
 
 def fit_mixture(

@@ -66,7 +66,7 @@ def _find(name: str, array: Any, wishes: Wishes, source: str) -> Column | str:
         return "empty"
     if len(there) == len(x) and (there == there[0]).all():
         return "constant"
-    whole = bool((there == np.round(there)).all())
+    whole = bool((there % (DAY if kind == "date" else 1) == 0).all())
     if kind == "number" and name not in wishes.keep and _counts_rows(name, x, whole):
         return f"id-like (a different whole number in each row; --keep={name} takes it)"
     fill = float(np.round(there.mean())) if kind == "boolean" else float(np.median(there))
@@ -85,6 +85,8 @@ def _kind(name: str, array: Any, wishes: Wishes, source: str) -> tuple[Any, str]
     kind = array.type
     if values.is_text(array):
         return _kind_of_text(name, array, wishes, source)
+    if types.is_dictionary(kind):
+        return "category", ""  # who made it one has said so
     if types.is_boolean(kind):
         return "boolean", ""
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
@@ -109,7 +111,7 @@ def _kind_of_text(name: str, array: Any, wishes: Wishes, source: str) -> tuple[s
     text = values.texts(array, wishes.missing)
     there = np.array([one is not None for one in text])
     if wrong is None or not there.any():
-        return "number", ""
+        return "number", "," if values.decimal_commas(array, wishes.missing) else ""
     if {one.lower() for one in text[there]} <= {*values.TRUE, *values.FALSE}:
         return "boolean", ""
     for form in values.DATES:

@@ -5,6 +5,7 @@ Letters: n rows, K experts, V classes. Rows and experts count from 0.
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -146,7 +147,10 @@ def load_model(path: str | os.PathLike[str]) -> TableModel:
     ------
     ValueError : no such file, no skops file, one that `expertise fit` did not write, or unknown types.
     """
-    found = load_trusted(path)
+    try:
+        found = load_trusted(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}); fit again, or take another copy") from None
     if not isinstance(found, dict) or "expertise table" not in found:
         kind = type(found).__name__
         raise ValueError(

@@ -72,8 +72,9 @@ def _rows_of(
     if model.target in table.column_names:
         array = table[model.target]
         found, there = read_target(model.target, array, model.task, missing, source=source, fitted=True)
-        chosen = np.flatnonzero(there)
-        y = found[chosen] if model.task == "regression" else _codes(model, found, chosen, source)
+        if there.any():
+            chosen = np.flatnonzero(there)
+            y = found[chosen] if model.task == "regression" else _codes(model, found, chosen, source)
     kept = sample(len(chosen), KEPT, 0)
     return KeptRows(values[chosen[kept]], y[kept] if len(y) else y, chosen[kept], len(chosen))
 

@@ -73,7 +73,9 @@ def predict_file(
 
 def _size(path: str | os.PathLike[str], encoding: str) -> tuple[int | None, list[str]]:
     if reading.format_of(path) == "parquet" and Path(path).suffix.lower() != ".gz":
-        return reading.parquet_size(path)
+        rows, names = reading.parquet_size(path)
+        reading.check_table(path, rows, names)
+        return rows, names
     table = reading.read_table(path, encoding=encoding)
     return table.num_rows, table.column_names
 

@@ -4,9 +4,12 @@ Values of a CSV stay text here: what they mean is decided over whole columns (`k
 name the row.
 """
 
+import codecs
 import gzip
 import io
 import os
+import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,25 +70,26 @@ def read_table(
             table = require("pyarrow.parquet", "table").read_table(_opened(path), use_threads=False)
         else:
             table = require("pyarrow.feather", "table").read_table(_opened(path))
-    except (arrow.ArrowInvalid, arrow.ArrowKeyError, OSError, EOFError) as error:
+    except (arrow.ArrowInvalid, arrow.ArrowKeyError, UnicodeError, OSError, EOFError, zlib.error) as error:
         text = " ".join(str(error).split())
-        hint = "; give its encoding, for instance --encoding=latin-1" if "UTF8" in text else ""
+        letters = isinstance(error, UnicodeError) or "UTF8" in text
+        hint = "; give its encoding, for instance --encoding=latin-1" if letters else ""
         raise ValueError(f"{path} cannot be read as {kind}: {text[:300]}{hint}") from None
-    check_names(path, table.column_names)
-    if not table.num_rows:
-        raise ValueError(f"{path} has no rows; a table needs a header and at least one row")
+    check_table(path, table.num_rows, table.column_names)
     return (
         table if columns is None else table.select([name for name in columns if name in table.column_names])
     )
 
 
-def check_names(path: str | os.PathLike[str], names: Sequence[str]) -> None:
-    """Say so where a table has no columns, or two of the same name."""
+def check_table(path: str | os.PathLike[str], rows: int, names: Sequence[str]) -> None:
+    """Say so where a table has no columns, two of the same name, or no rows."""
     if not names:
         raise ValueError(f"{path} has no columns")
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise ValueError(f"{path} has more than one column named {twice[0]!r}; rename or remove one")
+    if not rows:
+        raise ValueError(f"{path} has no rows; a table needs a header and at least one row")
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
@@ -101,13 +105,14 @@ def _read_text(path: str | os.PathLike[str], encoding: str) -> Any:
     arrow = require("pyarrow", "table")
     opener: Any = gzip.open if Path(path).suffix.lower() == ".gz" else open
     try:
-        with opener(path, "rt", encoding=encoding, newline="") as file:
-            header = file.readline()
-    except UnicodeDecodeError:
-        header = ","  # Arrow says what is wrong
+        codecs.lookup(encoding)
+    except LookupError:
+        raise ValueError(f"--encoding={encoding} is unknown; try utf8, latin-1, cp1252 or utf-16") from None
+    with opener(path, "rt", encoding=encoding, newline="") as file:
+        header = file.readline()
     if not header.strip():
         raise ValueError(f"{path} is empty, or begins with an empty line; a table needs a header")
-    delimiter = max(DELIMITERS, key=header.count)
+    delimiter = max(DELIMITERS, key=re.sub(r'"[^"]*"', "", header).count)  # names may hold delimiters
     names = csv.open_csv(
         _opened(path),
         read_options=csv.ReadOptions(encoding=encoding, use_threads=False),

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from expertise.mixture import TreeGate
 from expertise.mixture.experts import CLASSIFICATION_EXPERTS, REGRESSION_EXPERTS
 from expertise.mixture.gates import GATES
@@ -42,6 +45,8 @@ class Request:
         """
         if not 0 <= self.test < 1:
             raise ValueError(f"--test={self.test:g} must be a share from 0 to under 1; 0.2 holds a fifth out")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed={self.seed} must be a whole number from 0 to {2**32 - 1}")
         if self.experts != "auto" and self.experts < 1:
             raise ValueError(f"--experts={self.experts} must be auto or a whole number of at least 1")
         if self.task not in ("auto", "regression", "classification"):
@@ -85,6 +90,11 @@ class Request:
             if name not in table:
                 allowed = ", ".join(sorted({*table} - {"estimator", "binomial"}))
                 raise ValueError(f"--expert={name} is not for {task}; known are {allowed}")
+
+    def check_target(self, y: npt.NDArray[Any], there: npt.NDArray[np.bool_], task: str) -> None:
+        """Check that the experts asked for can have this target; rows are those of the table."""
+        for name in self.expert if task == "regression" else ():
+            REGRESSION_EXPERTS[name].check_y(np.where(there, y, 1.0))  # 1 is for every family
 
     def arguments(self, encoder: Encoder) -> dict[str, Any]:
         """Give the arguments of the estimator."""

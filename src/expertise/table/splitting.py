@@ -14,7 +14,7 @@ def hold_out(
 ) -> tuple[Rows, Rows]:
     """Give the rows to fit and the rows held out, both sorted.
 
-    Groups stay whole. Classes keep their shares; a class of one row is fitted.
+    Groups stay whole. Classes keep their shares where there are rows enough; a class of one row is fitted.
 
     Raises
     ------
@@ -39,7 +39,9 @@ def hold_out(
     if classes is not None:
         _, code, count = np.unique(classes, return_inverse=True, return_counts=True)
         alone = count[code] < 2
-        enough = min(held, n - held - alone.sum()) >= (count > 1).sum()
+        enough = min(held, n - held - alone.sum()) >= max((count > 1).sum(), 1)
+        if alone.sum() >= n - held:  # they would be all rows to fit, or more
+            alone = np.zeros(n, bool)
         if enough:
             train, test = train_test_split(
                 every[~alone], test_size=held, random_state=seed, stratify=code[~alone]

@@ -23,11 +23,18 @@ from expertise.table.columns import Encoder
 from expertise.table.fitting import KEPT, Say, answers, fit_mixture, sample
 from expertise.table.kinds import find
 from expertise.table.model import KeptRows, Mixture, TableModel
-from expertise.table.reading import check_names, format_of, parquet_batches, parquet_size
+from expertise.table.reading import check_table, format_of, parquet_batches, parquet_size
 from expertise.table.request import Request
 from expertise.table.scoring import MIXTURE, ONE, scores, verdict
-from expertise.table.targets import read_target, read_weights, task_of
-from expertise.table.values import Floats, texts
+from expertise.table.targets import (
+    MOST_CLASSES,
+    check_classes,
+    check_weights,
+    read_target,
+    read_weights,
+    task_of,
+)
+from expertise.table.values import Floats, decoded
 
 SAMPLE = 50_000  # rows of the sample to fit
 HELD = 20_000  # rows of the sample held out
@@ -40,8 +47,20 @@ def must_stream(path: str | os.PathLike[str]) -> bool:
     if format_of(path) != "parquet" or Path(path).suffix.lower() == ".gz":
         return False
     rows, names = parquet_size(path)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return rows * len(names) * 8 * COPIES > SHARE * free
+    return rows * len(names) * 8 * COPIES > SHARE * free_memory()
+
+
+def free_memory() -> float:
+    """Give how many bytes are free or only hold files; all that there are where no more is known."""
+    try:
+        told = Path("/proc/meminfo").read_text(encoding="ascii")
+        return 1024.0 * int(told.split("MemAvailable:")[1].split()[0])
+    except (OSError, IndexError):
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return float("inf")
 
 
 def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = print) -> TableModel:
@@ -56,7 +75,7 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
     if format_of(path) != "parquet" or Path(path).suffix.lower() == ".gz":
         raise ValueError(f"--stream reads Parquet; {source} is none")
     rows, names = parquet_size(path)
-    check_names(path, names)
+    check_table(path, rows, names)
     request.check(names, source)
     if request.groups:
         raise ValueError(f"--groups={request.groups} needs all rows at once, and --stream reads them in turn")
@@ -66,6 +85,7 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
     survey = Survey.of(path, names, rows, request, source)
     task = survey.task
     request.check_task(task)
+    read_target(request.target, survey.fitted[request.target], task, request.wishes.missing, source=source)
     inputs = [name for name in names if name not in (request.target, request.weights)]
     encoder, found = find(survey.fitted, inputs, request.wishes, source=f"a sample of {source}")
     encoder = encoder.refilled(found)
@@ -75,7 +95,8 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
         f"scores of {survey.held.num_rows:,} held-out ones"
     )
     say(saying.of_split(survey.n_fitted, survey.n_held, request))
-    X, y, weight = _arrays(survey.fitted, encoder, request, survey.task, source)
+    X, y, weight, _ = _arrays(survey.fitted, encoder, request, survey.task, source)
+    check_weights(request.weights, weight, "row to fit")
     first, said = fit_mixture(request, task, encoder, X, y, weight)
     chunks = Chunks(path, names, encoder, request, task, source)
     labels = survey.classes if task == "classification" else None
@@ -108,19 +129,14 @@ class Survey:
         """Pass over the file once."""
         fitted, held = Reservoir(SAMPLE), Reservoir(HELD)
         labels: set[str] = set()
-        task, first, without, n_fitted, n_held = None, 0, 0, 0, 0
+        task = _task(path, request)
+        first, without, n_fitted, n_held = 0, 0, 0, 0
         with progress("survey", rows, "rows") as meter:
             for number, batch in enumerate(parquet_batches(path, names)):
-                array = batch[request.target]
-                task = task or task_of(array, request.task, request.wishes.missing)
+                y, there, _ = _answers(batch, request, task, source, first)
                 if task == "classification":
-                    text = texts(array, request.wishes.missing)
-                    there = np.array([one is not None for one in text])
-                    labels |= set(text[there])
-                else:
-                    there = read_target(
-                        request.target, array, task, request.wishes.missing, source=source, fitted=True
-                    )[1]
+                    labels |= set(y[there])
+                    check_classes(request.target, len(labels))
                 key, is_held = _draw(request, number, batch.num_rows)
                 at = np.arange(first, first + batch.num_rows)
                 fitted.offer(batch, key, at, there & ~is_held)
@@ -131,10 +147,36 @@ class Survey:
                 first += batch.num_rows
                 meter.advance(batch.num_rows)
         if not n_fitted:
-            raise ValueError(f"{source} has no row to fit: {request.target} is missing in all of them")
+            raise ValueError(
+                f"{source} has no row to fit: {request.target} is missing in all of them, or all others are "
+                "held out"
+            )
         table, _ = fitted.taken()
         held_table, held_rows = held.taken()
         return cls(task, table, held_table, held_rows, n_fitted, n_held, without, sorted(labels))
+
+
+def _task(path: str | os.PathLike[str], request: Request) -> Any:
+    """Say what is predicted, by the different values of the target: two numbers need not be all."""
+    arrow, seen = require("pyarrow", "table"), None
+    for batch in parquet_batches(path, [request.target]):
+        column = decoded(batch[request.target])
+        seen = (column if seen is None else arrow.chunked_array([seen, *column.chunks])).unique()
+        if request.task != "auto" or len(seen) > MOST_CLASSES:
+            break  # more of them would change nothing
+    return task_of(seen, request.task, request.wishes.missing)
+
+
+def _answers(
+    table: Any, request: Request, task: str, source: str, first: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], Floats]:
+    """Give the target of rows, where there is one, and their weights."""
+    missing, array = request.wishes.missing, table[request.target]
+    y, there = read_target(request.target, array, task, missing, source=source, fitted=True, first=first)
+    weight = np.ones(len(y))
+    if request.weights:
+        weight = read_weights(request.weights, table[request.weights], missing, source=source, first=first)
+    return y, there, weight
 
 
 class Reservoir:
@@ -180,15 +222,11 @@ def _draw(request: Request, number: int, n: int) -> tuple[Floats, npt.NDArray[np
 
 def _arrays(
     table: Any, encoder: Encoder, request: Request, task: str, source: str, first: int = 0
-) -> tuple[Floats, npt.NDArray[Any], Floats]:
-    """Give X, y and weights of rows that all have a target."""
-    missing = request.wishes.missing
-    values = encoder.read(table, source=source, missing=missing, new="missing", first=first)
-    y, _ = read_target(request.target, table[request.target], task, missing, source=source, fitted=True)
-    weight = np.ones(len(y))
-    if request.weights:
-        weight = read_weights(request.weights, table[request.weights], missing, source=source)
-    return encoder.encode(values), y if task == "regression" else y.astype(str), weight
+) -> tuple[Floats, npt.NDArray[Any], Floats, npt.NDArray[np.bool_]]:
+    """Give X, y and weights of rows, and which of them have a target."""
+    y, there, weight = _answers(table, request, task, source, first)
+    values = encoder.read(table, source=source, missing=request.wishes.missing, new="missing", first=first)
+    return encoder.encode(values), y if task == "regression" else y.astype(str), weight, there
 
 
 @dataclass
@@ -205,13 +243,10 @@ class Chunks:
     def __iter__(self) -> Iterator[tuple[Floats, npt.NDArray[Any], Floats]]:
         first, request = 0, self.request
         for number, batch in enumerate(parquet_batches(self.path, self.names)):
-            array = batch[request.target]
-            there = read_target(
-                request.target, array, self.task, request.wishes.missing, source=self.source, fitted=True
-            )[1]
-            wanted = np.flatnonzero(there & ~_draw(request, number, batch.num_rows)[1])
-            if len(wanted):
-                yield _arrays(batch.take(wanted), self.encoder, request, self.task, self.source, first)
+            X, y, weight, there = _arrays(batch, self.encoder, request, self.task, self.source, first)
+            wanted = there & ~_draw(request, number, batch.num_rows)[1]
+            if wanted.any():
+                yield X[wanted], y[wanted], weight[wanted]
             first += batch.num_rows
 
 
@@ -244,7 +279,8 @@ def _compare(
     found = result.encoder.read(
         survey.held, source=result.source, missing=request.wishes.missing, new="missing"
     )
-    new, truth, new_weight = _arrays(survey.held, result.encoder, request, result.task, result.source)
+    new, truth, new_weight, _ = _arrays(survey.held, result.encoder, request, result.task, result.source)
+    check_weights(request.weights, new_weight, "held-out row")
     codes, fitted = truth, y
     if result.task == "classification":
         codes = np.searchsorted(np.array(result.classes), truth)

@@ -16,7 +16,13 @@ def task_of(array: Any, task: str, missing: tuple[str, ...]) -> Literal["regress
     """Say whether the target is to be predicted as a number or as a label.
 
     Labels and booleans are classes; so are numbers of which there are only two.
+
+    Raises
+    ------
+    ValueError : a type that neither can have.
     """
+    if not values.can_hold(array, "category"):
+        raise ValueError(f"the target holds {array.type}; known are numbers, text and booleans")
     if task != "auto":
         return "regression" if task == "regression" else "classification"
     types = require("pyarrow.types", "table")
@@ -31,11 +37,19 @@ def task_of(array: Any, task: str, missing: tuple[str, ...]) -> Literal["regress
 
 
 def read_target(
-    name: str, array: Any, task: str, missing: tuple[str, ...], *, source: str, fitted: bool = False
+    name: str,
+    array: Any,
+    task: str,
+    missing: tuple[str, ...],
+    *,
+    source: str,
+    fitted: bool = False,
+    first: int = 0,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Give the target, numbers or labels as text, and where there is one: (n,), (n,).
 
-    ``fitted`` says that nothing is to be learned, so that one value is enough.
+    ``fitted`` says that nothing is to be learned, so that one value, or none, is enough. ``first`` is the
+    number of the first row.
 
     Raises
     ------
@@ -49,8 +63,9 @@ def read_target(
         y, wrong = values.numbers(array, missing)
         if wrong is not None:
             raise ValueError(
-                f"{source}, row {wrong.row}, column {name!r}: {wrong.value!r} is not a finite number; rows "
-                "count from 0; correct it, or use --task=classification where the target is a label"
+                f"{source}, row {first + wrong.row}, column {name!r}: {wrong.value!r} is not a finite "
+                "number; rows count from 0; correct it, or use --task=classification where the target is a "
+                "label"
             )
         there = ~np.isnan(y)
         if not fitted and there.sum() and (y[there] == y[there][0]).all():
@@ -61,26 +76,52 @@ def read_target(
         classes = len(set(y[there]))
         if classes == 1 and not fitted:
             raise ValueError(f"--target={name} is {y[there][0]!r} in every row: nothing to predict")
-        if classes > MOST_CLASSES:
-            raise ValueError(
-                f"--target={name} has {classes:,} classes, at most {MOST_CLASSES} are fitted; if it is a "
-                "number, use --task=regression"
-            )
-    if not there.any():
+        check_classes(name, classes)
+    if not there.any() and not fitted:
         raise ValueError(f"--target={name} is missing in every row of {source}")
     return y, there
 
 
-def read_weights(name: str, array: Any, missing: tuple[str, ...], *, source: str) -> Floats:
-    """Give weights (n,), finite and not negative."""
+def check_classes(name: str, count: int) -> None:
+    """Say so where there are very many classes."""
+    if count > MOST_CLASSES:
+        raise ValueError(
+            f"--target={name} has {count:,} classes, at most {MOST_CLASSES} are fitted; if it is a number, "
+            "use --task=regression"
+        )
+
+
+def read_weights(name: str, array: Any, missing: tuple[str, ...], *, source: str, first: int = 0) -> Floats:
+    """Give weights (n,), finite and not negative; ``first`` is the number of the first row."""
+    if not values.can_hold(array, "number"):
+        raise ValueError(f"--weights={name} holds {array.type}, and no numbers")
     weight, wrong = values.numbers(array, missing)
     bad = np.flatnonzero(np.isnan(weight) | (weight < 0))
     if wrong is not None or len(bad):
         row = wrong.row if wrong is not None else int(bad[0])
         value = wrong.value if wrong is not None else f"{weight[row]:g}"
         raise ValueError(
-            f"{source}, row {row}, column {name!r}: {value!r} is no weight: a number of at least 0"
+            f"{source}, row {first + row}, column {name!r}: {value!r} is no weight: a number of at least 0; "
+            "rows count from 0"
         )
-    if not weight.sum() > 0:
-        raise ValueError(f"--weights={name} is 0 in every row")
     return weight
+
+
+def check_weights(name: str, weight: Floats, rows: str) -> None:
+    """Say so where no row counts; ``rows`` is what to call one of them."""
+    if len(weight) and not weight.sum() > 0:
+        raise ValueError(f"--weights={name} is 0 in every {rows}; use other weights or another --seed")
+
+
+def read_groups(name: str, array: Any, missing: tuple[str, ...], source: str) -> npt.NDArray[Any]:
+    """Give the group of each row as text (n,); every row must have one."""
+    if not values.can_hold(array, "category"):
+        raise ValueError(f"--groups={name} holds {array.type}; known are numbers, text, booleans and dates")
+    group = values.texts(array, missing)
+    gone = [row for row, one in enumerate(group) if one is None]
+    if gone:
+        raise ValueError(
+            f"{source}, row {gone[0]}, column {name!r}: the group is missing; rows count from 0; give each "
+            "row one, or leave --groups out"
+        )
+    return group.astype(str)

@@ -26,6 +26,7 @@ DATES = (
     "%d/%m/%Y",
 )
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_FRACTION = r"(:\d\d)\.\d+"  # of a second
 _COMMA = r"^[+-]?\d+,\d+$"  # decimal commas; 1,500 alone may be a thousand and a half, or 1.5
 _THOUSANDS = r"^[+-]?\d{1,3},\d{3}$"
 
@@ -41,17 +42,20 @@ class Wrong:
 def is_text(array: Any) -> bool:
     """Whether a column holds text."""
     types = require("pyarrow.types", "table")
-    kind = array.type
-    return bool(
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or (types.is_dictionary(kind) and _is_text_type(kind.value_type))
-    )
+    kind = array.type.value_type if types.is_dictionary(array.type) else array.type
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _is_text_type(kind: Any) -> bool:
+def can_hold(array: Any, kind: str) -> bool:
+    """Whether a column of this type can hold values of a kind at all; text may hold any."""
     types = require("pyarrow.types", "table")
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+    found = array.type.value_type if types.is_dictionary(array.type) else array.type
+    if is_text(array) or types.is_null(found):
+        return True
+    moment = bool(types.is_date(found) or types.is_timestamp(found))
+    number = bool(types.is_integer(found) or types.is_floating(found) or types.is_decimal(found))
+    plain = number or bool(types.is_boolean(found))
+    return {"number": plain, "boolean": plain, "date": moment, "category": plain or moment}[kind]
 
 
 def texts(array: Any, missing: tuple[str, ...] = ()) -> npt.NDArray[np.object_]:
@@ -63,8 +67,14 @@ def texts(array: Any, missing: tuple[str, ...] = ()) -> npt.NDArray[np.object_]:
         gone = [*MISSING, *(marker.strip().lower() for marker in missing)]
         text = compute.if_else(compute.is_in(small, arrow.array(gone)), None, text)
     else:
-        text = _plain(array).cast(arrow.string())
+        text = _plain(decoded(array)).cast(arrow.string())
     return np.asarray(text.to_numpy(zero_copy_only=False), dtype=object)
+
+
+def decoded(array: Any) -> Any:
+    """Give a column whose values stand in a dictionary as plain values; any other as it is."""
+    types = require("pyarrow.types", "table")
+    return array.cast(array.type.value_type) if types.is_dictionary(array.type) else array
 
 
 def _plain(array: Any) -> Any:
@@ -79,23 +89,37 @@ def _plain(array: Any) -> Any:
     return array
 
 
-def numbers(array: Any, missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong | None]:
-    """Give numbers, NaN where missing, and the first value that is none (or not finite): (n,)."""
+def decimal_commas(array: Any, missing: tuple[str, ...] = ()) -> bool:
+    """Whether numbers written as text have decimal commas: some have one that parts no thousands."""
+    compute, arrow = require("pyarrow.compute", "table"), require("pyarrow", "table")
+    text = arrow.array(texts(array, missing), arrow.string())
+    comma = compute.match_substring_regex(text, _COMMA)
+    thousands = compute.match_substring_regex(text, _THOUSANDS)
+    return bool(compute.any(compute.and_not(comma, thousands), min_count=0).as_py())
+
+
+def numbers(
+    array: Any, missing: tuple[str, ...] = (), *, commas: bool | None = None
+) -> tuple[Floats, Wrong | None]:
+    """Give numbers, NaN where missing, and the first value that is none (or not finite): (n,).
+
+    ``commas`` says whether text has decimal commas; None looks at the column, which a few rows cannot tell.
+    """
     compute, arrow = require("pyarrow.compute", "table"), require("pyarrow", "table")
     if not is_text(array):
-        found = np.array(array.cast(arrow.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=float)
+        plain = decoded(array).cast(arrow.float64(), safe=False)
+        found = np.array(plain.to_numpy(zero_copy_only=False), dtype=float)
         infinite = np.flatnonzero(np.isinf(found))
         return found, Wrong(int(infinite[0]), str(found[infinite[0]])) if len(infinite) else None
     text = arrow.array(texts(array, missing), arrow.string())
-    comma = compute.fill_null(compute.match_substring_regex(text, _COMMA), False)
-    thousands = compute.fill_null(compute.match_substring_regex(text, _THOUSANDS), False)
-    if compute.any(compute.and_not(comma, thousands), min_count=0).as_py():
+    original = text
+    if decimal_commas(array, missing) if commas is None else commas:
         text = compute.replace_substring(text, ",", ".")
     fits = compute.fill_null(compute.match_substring_regex(text, _NUMBER), True)
     bad = np.flatnonzero(~fits.to_numpy(zero_copy_only=False))
     good = compute.replace_substring_regex(compute.if_else(fits, text, None), r"^\+", "")
     found = np.array(good.cast(arrow.float64()).to_numpy(zero_copy_only=False), dtype=float)
-    return found, Wrong(int(bad[0]), str(text[int(bad[0])])) if len(bad) else None
+    return found, Wrong(int(bad[0]), str(original[int(bad[0])])) if len(bad) else None
 
 
 def booleans(array: Any, missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong | None]:
@@ -113,16 +137,21 @@ def booleans(array: Any, missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong |
 def dates(array: Any, form: str = "", missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong | None]:
     """Give seconds since 1970-01-01 UTC, NaN where missing, and the first value that is no date: (n,).
 
-    ``form`` is how text is written, one of `DATES`.
+    ``form`` is how text is written, one of `DATES`; "" takes each of those that begin with the year.
+    Fractions of a second of text do not count.
     """
     compute, arrow = require("pyarrow.compute", "table"), require("pyarrow", "table")
     if is_text(array):
         text = arrow.array(texts(array, missing), arrow.string())
-        stamps = compute.strptime(text, format=form, unit="s", error_is_null=True)
+        whole = compute.replace_substring_regex(text, _FRACTION, r"\1")
+        forms = (form,) if form else (one for one in DATES if one.startswith("%Y"))
+        stamps = compute.coalesce(
+            *(compute.strptime(whole, format=one, unit="s", error_is_null=True) for one in forms)
+        )
         wrong = compute.and_(compute.is_null(stamps), compute.is_valid(text))
         bad = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
         first = Wrong(int(bad[0]), str(text[int(bad[0])])) if len(bad) else None
     else:
-        stamps, first = array, None
-    whole = stamps.cast(arrow.timestamp("us")).cast(arrow.int64())
-    return np.array(whole.cast(arrow.float64()).to_numpy(zero_copy_only=False), dtype=float) / 1e6, first
+        stamps, first = decoded(array), None
+    micro = stamps.cast(arrow.timestamp("us"), safe=False).cast(arrow.int64())
+    return np.array(micro.cast(arrow.float64()).to_numpy(zero_copy_only=False), dtype=float) / 1e6, first
