@@ -45,7 +45,7 @@ class MixtureOfExpertsRegressor(EditableMixture, AbstractMixtureRegressor):
     random_state : seed.
     verbose : show a progress bar.
     keep_path : keep the iterations of the chosen run in ``path_``, up to 60 (the first ones, and then ever
-        fewer); of built-in gates and experts.
+        fewer); of built-in gates and experts. Of runs that end equally well, the longest is chosen.
 
     Attributes
     ----------

@@ -18,6 +18,7 @@ START_ROWS = 8192  # starts are tried on so many rows at most; the best goes on 
 CONTINUED = 0.34  # share of the starts that are continued after the screening
 SPIKE = 1e-3  # an expert whose variance is so small a share of another's is a spike (Hathaway 1985)
 SPIKE_GAIN = 0.05  # nats a row by which a fit with a spike must be better: a few rows in line gain less
+AS_GOOD = 1e-5  # nats a row: runs that differ by less have found the same optimum
 EXTRA = 5  # further random starts when all were degenerate
 
 
@@ -131,9 +132,17 @@ class Search:
             self._continue(more)
             runs += more
             best = max((run for run in runs if run.continued), key=lambda run: run.rank)
+        if self.settings.keep_path:
+            best = self._most_to_show(runs, best)
         fit = best.fit if self.few is self.rows else self.polish(best.fit)
-        runs.sort(key=lambda run: (run.continued, run.rank), reverse=True)
+        runs.sort(key=lambda run: (run is best, run.continued, run.rank), reverse=True)
         return Found(fit, [run.report() for run in runs], troubles_of(fit, self.rows))
+
+    def _most_to_show(self, runs: list[_Run], best: _Run) -> _Run:
+        """Give the longest run of those that end as well as the best: nested starts begin where others end."""
+        least = best.fit.objective - AS_GOOD * self.source.total_weight
+        equal = (run for run in runs if run.continued and not run.troubles and run.fit.objective >= least)
+        return best if best.troubles else max(equal, key=lambda run: run.fit.n_iter)
 
     # -- starts
 

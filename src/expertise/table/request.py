@@ -16,7 +16,7 @@ from expertise.table.kinds import Wishes
 
 # A ridge that hardly matters with a hundred rows, and keeps rare categories and separable borders finite.
 ALPHA = 1.0
-GATE_ALPHA = 1e-3
+GATE_ALPHA = 1e-4
 
 
 @dataclass(frozen=True)
