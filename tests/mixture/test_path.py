@@ -117,7 +117,7 @@ def test_parts_without_a_formula_have_none() -> None:
 
 
 def test_the_path_leads_to_the_fitted_mixture_and_its_likelihood_rises() -> None:
-    model = MixtureOfExpertsRegressor(3, random_state=0, keep_path=True).fit(X, Y["numbers"])
+    model = MixtureOfExpertsRegressor(2, random_state=0, keep_path=True).fit(X, Y["numbers"])
     np.testing.assert_array_equal(model.at_step(-1).predict(X), model.predict(X))
     steps = [model.at_step(i) for i in range(len(model.path_))]
     ll = [float(step.score_samples(X, Y["numbers"]).sum()) for step in steps]

@@ -139,7 +139,7 @@ class Search:
         return Found(fit, [run.report() for run in runs], troubles_of(fit, self.rows))
 
     def _most_to_show(self, runs: list[_Run], best: _Run) -> _Run:
-        """Give the longest run of those that end as well as the best: nested starts begin where others end."""
+        """Give the longest run that ends as well as the best: nested starts begin where others end."""
         least = best.fit.objective - AS_GOOD * self.source.total_weight
         equal = (run for run in runs if run.continued and not run.troubles and run.fit.objective >= least)
         return best if best.troubles else max(equal, key=lambda run: run.fit.n_iter)

@@ -14,8 +14,8 @@ from expertise.mixture.gates import GATES
 from expertise.table.columns import Encoder
 from expertise.table.kinds import Wishes
 
-# A ridge that hardly matters with a hundred rows, and keeps rare categories and separable borders finite.
-ALPHA = 1.0
+# Ridges that hardly matter with a hundred rows, and keep rare categories and separable borders finite.
+ALPHA = 0.1
 GATE_ALPHA = 1e-4
 
 
