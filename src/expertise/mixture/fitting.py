@@ -165,8 +165,9 @@ class EMFitting(FittedMixture):
         """Say how many starts there will be, as far as that is known."""
         if isinstance(problem.gate, TreeGate) and problem.gate.grow:
             return None
-        candidates = self.max_experts - 1 if self.n_experts == "auto" else 1
-        return problem.search.n_init * candidates
+        if self.n_experts == "auto":  # one expert has one start
+            return problem.search.n_init * (self.max_experts - 1) + 1
+        return problem.search.n_init if len(problem.experts) > 1 else 1
 
     def _problem(
         self, X: Any, y: Any, sample_weight: Any, offset: Any, groups: Any, subtask: Any
