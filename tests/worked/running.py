@@ -27,9 +27,8 @@ def run_example(name: str, data: Path, *arguments: str) -> str:
 def assert_page_shows(page: str, printed: str, tolerance: float) -> None:
     """Assert that docs/examples/PAGE holds every printed line: words the same, numbers within a tolerance."""
     text = (ROOT / "docs" / "examples" / page).read_text(encoding="utf-8")
-    shown = [
-        line for block in re.findall(r"^```\n(.*?)^```", text, re.S | re.M) for line in block.splitlines()
-    ]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
+    shown = [line for language, block in blocks if not language for line in block.splitlines()]
     for line in filter(str.strip, printed.splitlines()):
         words = NUMBER.sub("#", line).split()
         same = [one for one in shown if NUMBER.sub("#", one).split() == words]
