@@ -1,11 +1,12 @@
 # make demo      a mixture of experts, trained and shown on one page     make test      lint, types, tests
 # make bench     what is measured, as ratios                             make test-all  and what is slow
+# make docs      the documentation as a site that opens from disk: site/index.html
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all bench clean
+.PHONY: demo test test-all bench docs clean
 
 demo: .venv/core
 	$(BIN)/python examples/demo/run.py
@@ -23,8 +24,13 @@ test-all: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/run.py
 
+# strict: a warning, as of a broken link, is an error; -q would hide warnings from it. The variable silences a
+# notice about the next version of mkdocs.
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv demo-output site
 
 # The virtual environment, in two sizes; made anew only when what is installed has changed.
 .venv/python:
