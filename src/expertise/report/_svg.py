@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
+
 from expertise import _optional
 from expertise.report import _colours
 
@@ -24,8 +27,12 @@ def stand_in(colour: str) -> str:
     return _STAND_IN[colour]
 
 
-def svg_of(draw: Callable[[Any], None], height: float) -> str:
-    """Draw on an empty figure and give it as SVG for use inside HTML."""
+def svg_of(draw: Callable[[Any], None], height: float, over: Callable[[], str] | None = None) -> str:
+    """Draw on an empty figure and give it as SVG for use inside HTML.
+
+    ``over`` gives SVG of our own, put above the drawing: it is called when the axes have their final places,
+    and finds them by `at`.
+    """
     matplotlib = _optional.require("matplotlib", "report")
     drawing = _optional.require("matplotlib.figure", "report")
     file = io.StringIO()
@@ -36,7 +43,17 @@ def svg_of(draw: Callable[[Any], None], height: float) -> str:
         figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72)
         draw(figure)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_html(file.getvalue())
+    svg = _for_html(file.getvalue())
+    return svg if over is None else svg.removesuffix("</svg>") + over() + "</svg>"
+
+
+def at(axes: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Where points of the data of these axes are in the finished drawing: (n, 2), y from the top."""
+    figure = axes.figure
+    pixels = axes.transData.transform(np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]))
+    units = pixels * 72 / figure.dpi
+    height = figure.get_figheight() * 72
+    return np.column_stack([units[:, 0], height - units[:, 1]])
 
 
 def _style() -> dict[str, Any]:

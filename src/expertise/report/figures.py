@@ -21,7 +21,10 @@ from expertise.report.page import MARKS, Cell, Figure, LegendEntry, Row, Table, 
 MAX_POINTS = 200  # of one line: what is drawn is also listed
 MAX_NAME = 18  # letters of a name beside an axis; the table has the whole
 
-_SYMBOL = {"circle": "o", "square": "s", "diamond": "D", "triangle": "^", "tick": "|"}
+SYMBOL = {
+    "circle": "o", "square": "s", "diamond": "D", "triangle": "^", "down": "v", "plus": "P", "cross": "X",
+    "star": "*", "tick": "|",
+}  # fmt: skip
 _DASH: dict[str, Any] = {"line": "-", "dashed": (0, (5, 2.4)), "dotted": (0, (1.4, 1.8))}
 
 Floats = npt.NDArray[np.float64]
@@ -57,6 +60,8 @@ def lines(
     legend: Sequence[LegendEntry] = (),
     note: str = "",
     wide: bool = False,
+    dress: Callable[[Any], None] | None = None,
+    x_text: Callable[[float], str] = format_value,
 ) -> Figure:
     """Lines over a common axis.
 
@@ -66,6 +71,8 @@ def lines(
     series : the lines; points that are not finite are left out, and long lines are thinned to `MAX_POINTS`.
     x_label, y_label : what the axes show, with their units.
     legend : unless given, an entry for each line.
+    dress : sets limits and ticks of the axes at the end.
+    x_text : how a value of x is written in words and in the table.
     """
     thinned = [_thinned(line) for line in series]
 
@@ -85,19 +92,21 @@ def lines(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.margins(x=0.02)
+        if dress is not None:
+            dress(axes)
 
     ends = [
-        f"{line.name} from {format_value(y[0], 3)} at {format_value(x[0])} to {format_value(y[-1], 3)} "
-        f"at {format_value(x[-1])}"
+        f"{line.name} from {format_value(y[0], 3)} at {x_text(x[0])} to {format_value(y[-1], 3)} "
+        f"at {x_text(x[-1])}"
         for line, (x, y) in zip(series, thinned, strict=True)
         if len(y)
     ]
-    return _figure(
+    return figure_of(
         title,
         draw,
         height=235,
         alt=f"{title}. Lines of {y_label} over {x_label}: {'; '.join(ends) or 'no points'}.",
-        table=_table_of_lines(series, thinned, x_label, y_label),
+        table=_table_of_lines(series, thinned, x_label, y_label, x_text),
         legend=tuple(legend) or tuple(LegendEntry(line.name, line.colour, line.mark) for line in series),
         note=note,
         wide=wide,
@@ -112,6 +121,7 @@ def dots(
     row_label: str,
     x_label: str,
     x_limits: tuple[float, float] = (0.0, 1.0),
+    row_height: float = 20.0,
     note: str = "",
     wide: bool = False,
 ) -> Figure:
@@ -124,6 +134,7 @@ def dots(
     series : values (rows,) each; one that is not finite is left out.
     row_label, x_label : what the rows are and what the axis shows, with its unit.
     x_limits : both ends of the axis.
+    row_height : more where a row has many series.
     """
     values = np.array([np.asarray(one.values, dtype=np.float64) for one in series]).reshape(-1, len(rows))
 
@@ -133,12 +144,13 @@ def dots(
             finite = at_row[np.isfinite(at_row)]
             if len(finite):
                 axes.hlines(row, finite.min(), finite.max(), color=stand_in("rule"), linewidth=3, zorder=1)
-        apart = iter(np.linspace(-0.16, 0.16, sum(one.mark != "tick" for one in series)))
+        reach = 0.16 if row_height < 30 else 0.3
+        apart = iter(np.linspace(-reach, reach, sum(one.mark != "tick" for one in series)))
         for place, (one, at) in enumerate(zip(series, values, strict=True)):
             axes.scatter(
                 at,
                 np.arange(len(rows)) + (0 if one.mark == "tick" else next(apart)),
-                marker=_SYMBOL[one.mark],
+                marker=SYMBOL[one.mark],
                 s=64 if one.mark == "tick" else 28,
                 color=stand_in(one.colour),
                 edgecolors=None if one.mark == "tick" else stand_in("page"),
@@ -155,10 +167,10 @@ def dots(
         (name, *(Cell(float(value), digits=3) for value in at_row))
         for name, at_row in zip(rows, values.T, strict=True)
     )
-    return _figure(
+    return figure_of(
         title,
         draw,
-        height=58 + 20 * len(rows),
+        height=58 + row_height * len(rows),
         alt=f"{title}. Dots of {x_label} for {len(rows)} rows ({row_label}); means: {means}.",
         table=Table((row_label, *(one.name for one in series)), table, f"{x_label}, by {row_label}"),
         legend=tuple(LegendEntry(one.name, one.colour, one.mark) for one in series),
@@ -214,7 +226,7 @@ def shares(
             axes.set_xlim(0, 1)
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             _name_rows(axes, rows)
-            axes.set_title(_short(panels[panel], 40), loc="left")
+            axes.set_title(short(panels[panel], 40), loc="left")
         figure.supxlabel(x_label, color=stand_in("muted"))
 
     means = "; ".join(
@@ -228,7 +240,7 @@ def shares(
         for j, panel in enumerate(panels)
     )
     columns = (row_label, "", *(name for name, _ in parts))
-    return _figure(
+    return figure_of(
         title,
         draw,
         height=80 + 19 * len(rows),
@@ -240,35 +252,52 @@ def shares(
     )
 
 
-def _figure(
+def figure_of(
     title: str,
     draw: Callable[[Any], None],
     *,
     height: float,
     alt: str,
     table: Table,
-    legend: Any,
+    legend: Any = (),
+    over: Callable[[], str] | None = None,
     **rest: Any,
 ) -> Figure:
+    """Draw, and put the words and data beside it; ``over`` as in `svg_of`."""
     for entry in legend:
         assert entry.colour in _colours.LIGHT, entry
         assert entry.mark in MARKS, entry
-    svg = svg_of(draw, height)
+    svg = svg_of(draw, height, over)
     key = "k" + hashlib.sha256((title + svg).encode()).hexdigest()[:12]
     return Figure(title, svg.replace("_KEY_", key), key, alt, table, legend, **rest)
 
 
 def _name_rows(axes: Any, rows: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(rows)), [_short(row, MAX_NAME) for row in rows])
+    axes.set_yticks(np.arange(len(rows)), brief(rows, MAX_NAME))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=stand_in("ink"))
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
 
 
-def _short(name: str, letters: int) -> str:
+def short(name: str, letters: int) -> str:
+    """Give a name in so many letters, all of them printable."""
     clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return clean if len(clean) <= letters else clean[: letters - 1] + "…"
+
+
+def brief(names: Sequence[str], letters: int) -> list[str]:
+    """Give names in so many letters that stay apart: a beginning that all share is left out if it hides them.
+
+    >>> brief(["north side", "south side"], 5), brief(["district 1", "district 2"], 5)
+    (['nort…', 'sout…'], ['…1', '…2'])
+    """
+    cut = [short(name, letters) for name in names]
+    if len(set(cut)) == len(set(names)):
+        return cut
+    first, last = min(names), max(names)  # what these two have in common at their start, all have
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return [short(f"…{name[same:]}", letters) for name in names]
 
 
 def _mean(values: Floats) -> str:
@@ -285,13 +314,21 @@ def _thinned(line: Line) -> tuple[Floats, Floats]:
 
 
 def _table_of_lines(
-    series: Sequence[Line], thinned: Sequence[tuple[Floats, Floats]], x_label: str, y_label: str
+    series: Sequence[Line],
+    thinned: Sequence[tuple[Floats, Floats]],
+    x_label: str,
+    y_label: str,
+    x_text: Callable[[float], str],
 ) -> Table:
     at: dict[float, list[float]] = {}
     for place, (xs, ys) in enumerate(thinned):
         for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
             at.setdefault(x, [math.nan] * len(series))[place] = y
-    rows = tuple(
-        (int(x) if x.is_integer() else x, *(Cell(value, digits=4) for value in at[x])) for x in sorted(at)
-    )
+    rows = tuple((_x_cell(x, x_text), *(Cell(value, digits=4) for value in at[x])) for x in sorted(at))
     return Table((x_label, *(line.name for line in series)), rows, f"{y_label}, by {x_label}")
+
+
+def _x_cell(x: float, x_text: Callable[[float], str]) -> Cell | int | float:
+    if x_text is not format_value:
+        return Cell(x_text(x))
+    return int(x) if x.is_integer() else x

@@ -1,14 +1,19 @@
 """One self-contained HTML page: sections of prose, tables, figures and cards, written as one file.
 
-The page needs no network and runs no script: its style and figures are inside, and its content policy
-forbids everything else. Every text is escaped; names may come from data.
+The page needs no network: its style, its figures and the scripts of its `Live` parts are inside, and its
+content policy forbids everything else (a script runs only if the policy names its hash; most pages have
+none). Every text is escaped; names may come from data.
 """
 
 import base64
+import functools
+import hashlib
+import json
 import math
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +23,7 @@ import numpy.typing as npt
 
 from expertise import _files, _optional
 from expertise.report import _colours
+from expertise.report._colours import MARKS as MARKS
 
 Value = str | int | float | None
 
@@ -27,8 +33,8 @@ class Cell:
     """One cell of a table that is more than its value.
 
     ``digits`` fixes the decimals of a number. ``bar`` names a colour: the value, a share of 1, is drawn as
-    a bar of that colour too. ``strong`` marks the best of its column. ``colour`` puts a patch of that
-    colour before the text.
+    a bar of that colour too, or ``length``, where the value is no share. ``strong`` marks the best of its
+    column. ``colour`` puts a patch of that colour before the text.
     """
 
     value: Value
@@ -36,6 +42,7 @@ class Cell:
     bar: str = ""
     colour: str = ""
     strong: bool = False
+    length: float | None = None
 
     @property
     def text(self) -> str:
@@ -50,9 +57,10 @@ class Cell:
     @property
     def percent(self) -> float:
         """Length of the bar in percent of its column."""
-        if not isinstance(self.value, int | float) or math.isnan(self.value):
+        length = self.value if self.length is None else self.length
+        if not isinstance(length, int | float) or math.isnan(length):
             return 0.0
-        return round(100 * min(max(self.value, 0.0), 1.0), 2)
+        return round(100 * min(max(length, 0.0), 1.0), 2)
 
 
 Row = tuple[Value | Cell, ...]
@@ -60,11 +68,12 @@ Row = tuple[Value | Cell, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table: names of the columns, rows of values or `Cell`, and what it shows."""
+    """A table: names of the columns, rows of values or `Cell`, and what it shows; ``tall`` scrolls inside."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     caption: str = ""
+    tall: bool = False
     kind: ClassVar[str] = "table"
 
     @property
@@ -151,7 +160,36 @@ class Card:
         return "data:image/png;base64," + base64.b64encode(grey_png(self.picture)).decode()
 
 
-Block = Prose | Table | Figure | Card
+@dataclass(frozen=True)
+class Live:
+    """A part that a script moves: without the script the reader sees its figure, or a sentence.
+
+    Parameters
+    ----------
+    title : what it is, or the finding.
+    template, script : files of the folder of templates: the HTML, and what moves it. The script finds its
+        part by the class "live" and the attribute ``data-live``, which is the name of the script.
+    data : what the script reads, as JSON; a number that is not finite becomes null.
+    shown : what the template shows, by name.
+    figure : the drawing of the part.
+    """
+
+    title: str
+    template: str
+    script: str
+    data: Mapping[str, Any] = field(compare=False)
+    shown: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    figure: Figure | None = None
+    kind: ClassVar[str] = "live"
+
+    @property
+    def json(self) -> str:
+        """The data as JSON that cannot end the element it stands in."""
+        text = json.dumps(_finite(self.data), allow_nan=False, separators=(",", ":"))
+        return text.replace("<", "\\u003c")
+
+
+Block = Prose | Table | Figure | Card | Live
 
 
 @dataclass(frozen=True)
@@ -171,20 +209,6 @@ class Page:
     sections: tuple[Section, ...]
     tiles: tuple[Tile, ...] = ()
     footer: str = ""
-
-
-# How the marks of a figure look in its legend, in a box of 26 by 12. The figures draw the same ones.
-MARKS = {
-    "line": '<path d="M1 6H25" fill="none" stroke="{c}" stroke-width="2.5"/>',
-    "dashed": '<path d="M1 6H25" fill="none" stroke="{c}" stroke-width="2.5" stroke-dasharray="6 3"/>',
-    "dotted": '<path d="M1 6H25" fill="none" stroke="{c}" stroke-width="2.5" stroke-dasharray="2 3"/>',
-    "circle": '<circle cx="13" cy="6" r="5" fill="{c}"/>',
-    "square": '<path d="M8.5 1.5h9v9h-9z" fill="{c}"/>',
-    "diamond": '<path d="M13 0L19 6L13 12L7 6z" fill="{c}"/>',
-    "triangle": '<path d="M13 .5L19 11.5H7z" fill="{c}"/>',
-    "tick": '<path d="M13 0V12" stroke="{c}" stroke-width="2.5"/>',
-    "box": '<path d="M4 1h18v10H4z" fill="{c}"/>',
-}
 
 
 def format_value(value: Value, digits: int | None = None) -> str:
@@ -230,20 +254,25 @@ def grey_png(image: npt.NDArray[np.float64]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-def render(page: Page) -> str:
-    """The page as HTML; the same page gives the same bytes.
-
-    Needs the extra ``report`` (jinja2).
-    """
+@functools.cache  # templates are compiled once
+def _environment() -> Any:
     jinja2 = _optional.require("jinja2", "report")
-    markupsafe = _optional.require("markupsafe", "report")
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("expertise.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+def render(page: Page) -> str:
+    """The page as HTML; the same page gives the same bytes.
+
+    Needs the extra ``report`` (jinja2).
+    """
+    markupsafe = _optional.require("markupsafe", "report")
+    environment = _environment()
     drawn = 0
 
     def drawing(figure: Figure) -> Any:
@@ -254,10 +283,38 @@ def render(page: Page) -> str:
     def mark(entry: LegendEntry) -> Any:
         return markupsafe.Markup(MARKS[entry.mark].replace("{c}", f"var(--{_colour(entry.colour)})"))
 
+    names = sorted({block.script for s in page.sections for block in s.blocks if isinstance(block, Live)})
+    scripts = [environment.loader.get_source(environment, name)[0] for name in names]
     html: str = environment.get_template("page.html.jinja").render(
-        page=page, light=_colours.LIGHT, dark=_colours.DARK, drawing=drawing, mark=mark, colour=_colour
+        page=page,
+        light=_colours.LIGHT,
+        dark=_colours.DARK,
+        drawing=drawing,
+        mark=mark,
+        colour=_colour,
+        policy=_policy(scripts),
+        scripts=[markupsafe.Markup(script) for script in scripts],
+        markup=markupsafe.Markup,
     )
     return html
+
+
+def _policy(scripts: list[str]) -> str:
+    """Give the content policy: nothing but our style, pictures of our own, and exactly these scripts."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return policy + ("; script-src " + " ".join(f"'sha256-{one}'" for one in hashes) if hashes else "")
+
+
+def _finite(data: Any) -> Any:
+    """Give the data as JSON knows them: arrays as lists, numbers that are not finite as None."""
+    if isinstance(data, np.ndarray | np.generic):
+        return _finite(data.tolist())
+    if isinstance(data, Mapping):
+        return {str(name): _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _colour(name: str) -> str:

@@ -1,0 +1,121 @@
+"""The first section: what was fitted, how well, and whether the mixture helps."""
+
+import numpy as np
+
+from expertise.report._mixture_words import SURE, capital, leading, own_error, percent, target
+from expertise.report.page import Block, Cell, Prose, Row, Table, Tile, format_value
+from expertise.report.record import MixtureRecord, Score
+
+# Parts of names of metrics, in small letters: of which less is better, of which more. Others have no best.
+LESS = ("rmse", "mae", "mse", "error", "loss", "brier", "deviance", "crps", "wrong", "pinball")
+MORE = ("r2", "r²", "accuracy", "auc", "likelihood", "log density", "f1", "kappa", "precision", "recall")
+
+
+def lead(record: MixtureRecord) -> str:
+    """The first sentences of the page: whether the mixture helps."""
+    if record.verdict:
+        return record.verdict
+    many = "s" if record.n_experts > 1 else ""
+    return f"A mixture of {record.n_experts} expert{many} for {target(record)}, on {record.source}."
+
+
+def tiles(record: MixtureRecord) -> tuple[Tile, ...]:
+    """Key figures."""
+    sure = float((record.gate.max(1) >= SURE).mean())
+    used = len(np.unique(leading(record.gate)))
+    words = {True: "yes", False: "no", None: "not compared"}
+    found = [
+        Tile("Does the mixture help?", words[record.helps], _against(record)),
+        *_error_tile(record),
+        Tile("Experts", str(record.n_experts), f"{used} of them lead{'s' if used == 1 else ''} somewhere"),
+        Tile("Rows of this page", f"{len(record.gate):,}", record.source),
+        Tile("The gate is sure", percent(sure), f"of rows have a weight of {SURE} or more"),
+    ]
+    return tuple(found)
+
+
+def _error_tile(record: MixtureRecord) -> list[Tile]:
+    if record.scores:
+        first = next(iter(record.scores[0].values.items()), None)
+        return [] if first is None else [Tile(first[0], format_value(first[1]), "of the mixture")]
+    error = own_error(record)
+    return [] if error is None else [Tile(capital(error[0]), format_value(error[1]), "of the mixture")]
+
+
+def _against(record: MixtureRecord) -> str:
+    """The best of the other models in the first metric that has a direction."""
+    for metric in record.scores[0].values if record.scores else ():
+        others = [
+            score for score in record.scores if not score.is_mixture and score.values.get(metric) is not None
+        ]
+        if direction(metric) and others:
+            best = max(others, key=lambda score: direction(metric) * float(score.values[metric] or 0.0))
+            return f"{metric} of the best other, {best.name}: {format_value(best.values[metric])}"
+    return ""
+
+
+def direction(metric: str) -> int:
+    """Whether more (1) or less (-1) of a metric is better; 0 where that is not known.
+
+    >>> direction("RMSE"), direction("R2"), direction("log loss"), direction("coverage")
+    (-1, 1, -1, 0)
+    """
+    name = metric.lower()
+    if any(part in name for part in LESS) or "negative log" in name:
+        return -1
+    return 1 if any(part in name for part in MORE) else 0
+
+
+def section(record: MixtureRecord) -> tuple[Block, ...]:
+    """What follows from the verdict (which leads the page), scores, facts, warnings."""
+    blocks: list[Block] = [Prose((plain,))] if (plain := _plain(record)) else []
+    if record.scores:
+        blocks.append(_scores(record.scores, record.source))
+    if record.facts:
+        blocks.append(Table(("what", "value"), record.facts, "What was fitted"))
+    if record.warnings:
+        blocks.append(Prose(("The fit warned:",), record.warnings))
+    return tuple(blocks)
+
+
+def _plain(record: MixtureRecord) -> str:
+    if record.helps is None:
+        return "No other model was fitted to the same rows: this page cannot say whether the mixture helps."
+    if record.helps:
+        return ""
+    return (
+        "Use the simpler model unless you need what the experts say of the data: "
+        "on these rows the mixture is not better than the best of the other models."
+    )
+
+
+def _scores(scores: tuple[Score, ...], source: str) -> Table:
+    metrics = list(dict.fromkeys(name for score in scores for name in score.values))
+    best = {metric: _best(scores, metric) for metric in metrics}
+    table: list[Row] = []
+    for score in scores:
+        values = [(metric, score.values.get(metric)) for metric in metrics]
+        cells = [Cell(v, _digits(v), strong=_shown(v) == best[metric]) for metric, v in values]
+        name = Cell(score.name, colour="series-2" if score.is_mixture else "nobody")
+        table.append((name, *cells))
+    marked = [metric for metric in metrics if best[metric] is not None]
+    note = " Bold: the best of a column; ties are all bold." if marked else ""
+    return Table(("model", *metrics), tuple(table), f"On {source}.{note}")
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else format_value(value, _digits(value))
+
+
+def _digits(value: float | None) -> int:
+    return 3 if value is not None and abs(value) < 100 else 1
+
+
+def _best(scores: tuple[Score, ...], metric: str) -> str | None:
+    """The best value as it is shown; None where there is nothing to compare or no direction."""
+    known = [
+        value for score in scores if (value := score.values.get(metric)) is not None and not np.isnan(value)
+    ]
+    if len(known) < 2 or not direction(metric):
+        return None
+    return _shown(max(known) if direction(metric) > 0 else min(known))
