@@ -23,6 +23,7 @@ ABSOLUTE, RELATIVE = 0.02, 0.05
 @cache
 def script() -> ModuleType:
     pytest.importorskip("matplotlib")
+    sys.path.insert(0, str(CONCEPTS))  # as python does for the folder of a script
     spec = importlib.util.spec_from_file_location("concept_figures", CONCEPTS / "figures.py")
     assert spec
     assert spec.loader
