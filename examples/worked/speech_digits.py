@@ -5,13 +5,8 @@ each. A recording is ten time slices of twenty log-mel bands without its mean le
 principal columns; its mean spectrum, the voice, is 4 more. Experts see all, the gate sees the voice.
 
 Each speaker in turn is new. All learn from recordings 5-49 of the other five (their 0-4 test what is known).
-Then recordings 5-9 of the new speaker are shots; his other 450 test. Nobody is told who speaks at prediction.
-
-- Meta-Pi: a logistic regression a known speaker, frozen; the gate learns on the blend. found: five linear
-  experts and their gate trained together. With shots both add an expert (add_expert).
-- Single models are trained anew, the shots counting once, or 45 times, as much as all that was known.
-- shots alone: a logistic regression of the new voice; it would have to be told who speaks.
-
+Then recordings 5-9 of the new speaker are shots; his other 450 test. Mixtures add an expert for them; single
+models are trained anew, the shots counting once or 45 times. Nobody is told who speaks at prediction.
 Ridges were chosen with the first five speakers held out; yweweler, the sixth, was not looked at before.
 """
 
@@ -36,9 +31,8 @@ Array = NDArray[Any]
 SLICES, BANDS, SOUNDS, VOICES = 10, 20, 60, 4
 HIDDEN = 39  # as many parameters as five experts and their gate
 NAN = float("nan")
-# parameters; ten classes have nine free logits. An expert sees 64 columns, the gate 4
 SIZES = {"Meta-Pi": 2945, "found": 2945, "one weight for all": 2925, "logistic": 585, "network": 2935}
-SIZES |= {"shots alone": 585}
+SIZES |= {"shots alone": 585}  # parameters; ten classes have nine free logits
 COLUMNS = ("known", "new", "known, shots", "new, shots", "known, x45", "new, x45")
 
 
@@ -107,8 +101,7 @@ def hold_out(
             rows = np.r_[learn, np.tile(shots, times)]
             found[name] += right(single.fit(X[rows], y[rows]))
     found["shots alone"] = [NAN, NAN, *right(own), NAN, NAN]
-    picks = np.insert([asked, alone], new, NAN, axis=1)
-    return {name: np.array(row) for name, row in found.items()}, picks
+    return {k: np.array(row) for k, row in found.items()}, np.insert([asked, alone], new, NAN, axis=1)
 
 
 def cells(row: Array) -> list[float | str]:
@@ -130,8 +123,8 @@ def main(n_speakers: int) -> None:
     print_table(["parameters", *COLUMNS], table)
     for what, column in (("", 1), (", after his shots", 3)):
         print(f"\nright answers about the new speaker{what}")
-        kept = {name: rows[:, column] for name, rows in scores.items() if rows[0, column] > 0}
-        print_table(names[:n_speakers], {name: list(row) for name, row in kept.items()})
+        kept = {name: list(rows[:, column]) for name, rows in scores.items() if rows[0, column] > 0}
+        print_table(names[:n_speakers], kept)
     for i, what in enumerate(("rows for which the gate of Meta-Pi asks", "right answers, alone, of")):
         print(f"\n{what} the expert of (rows: who is new)")
         who = {f"{names[j]}, {accents[j]}": cells(picks[i]) for j, (_, picks) in enumerate(runs)}

@@ -1,16 +1,9 @@
 """Vowels of men, women and children: does a gate that sees only the formants find who speaks?
 
-Peterson & Barney (JASA 24:175-184, 1952): ten vowels, each said twice by 76 speakers, as f0, F1, F2 and F3.
-The answer is the vowel. Men, women and children say it at other frequencies: three sub-tasks. Which one a row
-is from is told to two mixtures in training (given), not to the third (found), and to none at prediction.
-
-- Meta-Pi: an expert a group, trained apart and frozen; the gate learns from the error of the blend.
-- given: the same division by MixtureOfExpertsClassifier, whose gate learns the group as a class.
-- found: three experts divided by EM; nobody is told a group.
-
-Each with experts that see F1 and F2, and with experts that see all that the gate sees, beside one model of an
-expert's size and one of the mixture's size. Ten folds by speaker. All settings were fixed before, the ridge
-(.1 on standardised columns) is the same for all linear models. Ten classes have nine free logits.
+Peterson & Barney (JASA 24:175-184, 1952): ten vowels, said twice by 76 speakers, as f0 to F3. Men, women and
+children are three sub-tasks. Meta-Pi (an expert a group, trained apart and frozen) and "given" are told
+the group in training, "found" (EM) is not, and nobody at prediction. Ten folds by speaker; all settings were
+fixed before. Ten classes have nine free logits.
 """
 
 import argparse
