@@ -16,7 +16,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # The rooms, and which of them a room may import. Files that begin with _ at the top serve all of them.
 MAY_IMPORT = {
     "cli": {"table", "youtube8m", "mixture", "nn", "report"},
-    "table": set(),
+    "table": {"mixture", "core", "report"},
     "youtube8m": {"nn", "report"},
     "mixture": {"core"},
     "nn": {"core"},
@@ -27,6 +27,7 @@ OUTSIDE = {
     "core": {"numpy", "scipy", "sklearn"},
     "mixture": {"numpy", "scipy", "sklearn", "threadpoolctl"},
     "report": {"numpy", "matplotlib", "jinja2"},
+    "table": {"numpy", "scipy", "sklearn"},  # pyarrow and skops: see the test below
     "nn": {"torch", "numpy", "scipy", "sklearn", "safetensors"},
 }
 
@@ -73,8 +74,22 @@ def test_imports_go_one_way(file: Path) -> None:
 
 def test_nobody_imports_the_command_line() -> None:
     for file in MODULES:
-        if file.name != "__main__.py":
+        if file.name != "__main__.py" and file.parent.name != "cli":
             assert not any(module.startswith("expertise.cli") for module, _ in imports(file)), file
+
+
+def required(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield the package and the extra of every `expertise._optional.require` in a file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
+            module, extra = (ast.literal_eval(argument) for argument in node.args)
+            yield module.split(".")[0], extra
+
+
+def test_tables_take_optional_packages_by_the_extra_alone() -> None:
+    """What a table needs beyond the core install is asked for by name, so that its lack names the extra."""
+    found = {pair for file in (SOURCE / "table").glob("*.py") for pair in required(file)}
+    assert found == {("pyarrow", "table"), ("skops", "table")}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +115,7 @@ def test_members_of_a_family_do_not_import_one_another(family: str) -> None:
     [
         "import expertise",
         "import expertise.cli",
+        "import expertise.table",
         "import expertise.youtube8m",
         "from expertise.youtube8m import Flags",
         "import expertise.youtube8m.records, expertise.youtube8m.sample, expertise.youtube8m.cache",

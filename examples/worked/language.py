@@ -1,8 +1,8 @@
 """Topics of sentences in twelve languages: a mixture whose experts are languages.
 
 SIB-200 (Adelani et al., arXiv:2309.07445): 1,004 sentences, seven topics, the same in every language. Models
-see 200 singular columns of the TF-IDF of character n-grams. Nobody is told the language at prediction. Meta-Pi
-has an expert a language; "found" has clusters of the training rows in their place, or is trained as a
+see 200 singular columns of the TF-IDF of character n-grams. Nobody is told the language at prediction.
+Meta-Pi has an expert a language; "found" has clusters of the training rows in their place, or is trained as a
 whole. Ridges and sizes were chosen on the dev split; intervals are over 12 blocks of test sentences.
 """
 

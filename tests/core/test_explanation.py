@@ -80,6 +80,49 @@ def test_the_inputs_stay_as_they_were() -> None:
     assert seen == [6, 6, 6]  # d + 1 evaluations
 
 
+def squares(X: np.ndarray) -> np.ndarray:
+    """Two values a row that no column alone explains."""
+    return np.stack([X[:, 0] * X[:, 1] + X[:, 2], (X**2).sum(axis=1)], axis=1)
+
+
+def test_columns_of_a_block_move_together() -> None:
+    rng = np.random.default_rng(0)
+    X, usual, blocks = rng.normal(size=(7, 4)), rng.normal(size=4), [[3], [0, 1], [2]]
+    found = effects(X, usual, squares, blocks)
+    assert found.shape == (7, 3, 2)
+    for i in range(7):
+        for b, block in enumerate(blocks):
+            moved = X[[i]]
+            for column in block:
+                moved[0, column] = usual[column]
+            np.testing.assert_allclose(found[i, b], squares(X[[i]])[0] - squares(moved)[0], atol=1e-12)
+    alone = effects(X, usual, squares)
+    np.testing.assert_array_equal(found[:, 0], alone[:, 3])
+    assert not np.allclose(found[:, 1], alone[:, 0] + alone[:, 1])  # a product is more than its factors
+    np.testing.assert_array_equal(effects(X, usual, squares, [[0], [1], [2], [3]]), alone)
+
+
+def test_blocks_cost_an_evaluation_each_and_leave_the_inputs_as_they_were() -> None:
+    X, seen = inputs(6), list[np.ndarray]()
+    before = X.copy()
+
+    def evaluate(moved: np.ndarray) -> np.ndarray:
+        seen.append(moved.copy())
+        return np.asarray(moved.sum(axis=1))
+
+    effects(X, np.zeros(2), evaluate, [[0, 1], [1]])
+    assert len(seen) == 3
+    np.testing.assert_array_equal(seen[1], np.zeros((6, 2)))
+    np.testing.assert_array_equal(seen[2], np.stack([X[:, 0], np.zeros(6)], axis=1))
+    np.testing.assert_array_equal(X, before)
+
+
+def test_of_a_block_the_columns_without_a_typical_value_stay() -> None:
+    X, usual = np.array([[1.0, 2.0, 3.0]]), np.array([0.0, np.nan, 3.0])
+    found = effects(X, usual, lambda moved: moved @ [1.0, 10.0, 100.0], [[0, 1], [1], [2], []])
+    assert found.tolist() == [[1.0, 0.0, 0.0, 0.0]]
+
+
 def test_words_say_the_numbers() -> None:
     frame = pd.DataFrame([[2.0, 1.0], [-1.0, 0.5]], columns=["age", "size"])
     told = TinyRegressor().fit(frame).explain(frame)

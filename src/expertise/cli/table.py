@@ -1,7 +1,9 @@
 """The commands for tables: fit, predict, explain, report. Each is one call."""
 
+import csv
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -16,6 +18,7 @@ from cyclopts import (
 )
 
 from expertise._optional import require
+from expertise.cli._shared import whole_number
 
 EXAMPLES = {
     "fit": "expertise fit cars.csv --target=price --out=model.skops",
@@ -65,7 +68,7 @@ def fit(
         _flag("A column of groups: their rows stay together, and share an expert if the gate sees the same."),
     ] = "",
     test: Annotated[float, _flag("Share of the rows that is held out; 0 holds none out.")] = 0.2,
-    seed: Annotated[int, _flag("Makes results repeatable.")] = 0,
+    seed: Annotated[int, Parameter(help="Makes results repeatable.", converter=whole_number)] = 0,
     categories: Annotated[str, _flag("Columns of numbers that are names, separated by commas.")] = "",
     keep: Annotated[str, _flag("Columns to take although they look like row numbers or names of rows.")] = "",
     drop: Annotated[str, _flag("Columns to leave out, separated by commas.")] = "",
@@ -152,6 +155,8 @@ def explain_command(
     from expertise.table import explain_rows, load_model
 
     rows = [_whole("row", one) for one in _names(row)]
+    if not rows:
+        raise ValueError(f"--row={row} names no row; rows count from 0, as --row=0,3")
     new = _choice("new-categories", new_categories, ("error", "missing"))
     print(explain_rows(load_model(model), data, rows, new=new, missing=_names(missing), encoding=encoding))
     return 0
@@ -207,8 +212,9 @@ def _need() -> None:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Read names separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    """Read names separated by commas; a name that holds one stands in double quotes, as in a CSV."""
+    fields = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(name.strip() for name in fields if name.strip())
 
 
 def _whole(flag: str, text: str) -> int:
@@ -229,8 +235,13 @@ def _choice(flag: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def _suffix(flag: str, path: Path, suffix: str) -> None:
+    """Check where something is to be written, before the work."""
     if path.suffix.lower() != suffix:
         raise ValueError(f"--{flag}={path} must end in {suffix}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "it is a folder" if path.is_dir() else f"{folder} is no folder that can be written to"
+        raise ValueError(f"--{flag}={path} cannot be written: {what}")
 
 
 # -- saying what is wrong with a command line

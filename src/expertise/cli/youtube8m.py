@@ -16,13 +16,12 @@ from cyclopts import (
     MissingArgumentError,
     Parameter,
     RepeatArgumentError,
-    Token,
     UnknownOptionError,
     UnusedCliTokensError,
 )
 
 from expertise._optional import require
-from expertise.cli._shared import INTERRUPTED
+from expertise.cli._shared import INTERRUPTED, whole_number
 from expertise.youtube8m import flag_rules
 from expertise.youtube8m import flags as table
 from expertise.youtube8m.flags import Flags
@@ -114,7 +113,7 @@ def _parameter(flag: str, command: str) -> inspect.Parameter:
         negative=(f"--no{flag}",) if table.TYPES[flag] is bool else (),
         help=text,
         group=_GROUPS[entry.role],
-        converter=_whole_number if table.TYPES[flag] in (int, int | None) else None,
+        converter=whole_number if table.TYPES[flag] in (int, int | None) else None,
         show_default=(lambda value: value if value != "" else '""') if not required else False,
         required=False,
     )
@@ -124,17 +123,6 @@ def _parameter(flag: str, command: str) -> inspect.Parameter:
         default=default,
         annotation=Annotated[table.TYPES[flag], described],
     )
-
-
-def _whole_number(kind: Any, tokens: Sequence[Token]) -> int | None:
-    """Read a whole number; 1.5 is none, which cyclopts would round."""
-    text = tokens[0].value
-    if text == "None":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
 
 
 def _sample(folder: Path, flags: Flags) -> int:

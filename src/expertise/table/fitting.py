@@ -171,7 +171,7 @@ def compare(
             )
         )
     result.scores = [(held.name, scores(held, y[test], weight[test])) for held in models]
-    judged = verdict(models, y[test], weight[test], result.n_experts)
+    judged = verdict(models, y[test], weight[test], result.n_experts, chosen=request.experts == "auto")
     result.verdict, result.helps = judged.text, judged.helps
 
 

@@ -149,7 +149,7 @@ def load_model(path: str | os.PathLike[str]) -> TableModel:
     """
     try:
         found = load_trusted(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # all are zipfile's
         raise ValueError(f"{path} is damaged ({error}); fit again, or take another copy") from None
     if not isinstance(found, dict) or "expertise table" not in found:
         kind = type(found).__name__

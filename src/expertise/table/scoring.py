@@ -102,8 +102,13 @@ class Verdict:
     helps: bool | None
 
 
-def verdict(models: list[Held], y: npt.NDArray[Any], weight: Floats, n_experts: int) -> Verdict:
-    """Judge the mixture, the first of the models, against the others on the same rows."""
+def verdict(
+    models: list[Held], y: npt.NDArray[Any], weight: Floats, n_experts: int, *, chosen: bool = True
+) -> Verdict:
+    """Judge the mixture, the first of the models, against the others on the same rows.
+
+    ``chosen`` says that the number of experts was chosen by the fit, and not asked for.
+    """
     mixture, *others = models
     metric = "RMSE" if mixture.prediction.ndim == 1 else "log loss"
     loss = {one.name: losses(one, y) for one in models}
@@ -113,11 +118,8 @@ def verdict(models: list[Held], y: npt.NDArray[Any], weight: Floats, n_experts: 
     rows = f"{len(y):,} held-out rows"
     said = f"{metric} {score[mixture.name]:.4g} on {rows}, against {score[best]:.4g} of {_the(best)}"
     if n_experts == 1:
-        return Verdict(
-            "One expert is enough: more would not pay for their parameters, so this is one model and no "
-            f"mixture ({said}).",
-            False,
-        )
+        start = "One expert is enough: more would not pay for their parameters, so this" if chosen else "This"
+        return Verdict(f"{start} is one model and no mixture ({said}).", False)
     low, high = against[best][1:]
     one_low, one_high = against[ONE][1:] if ONE in against else (low, high)
     helps_over_one = one_high < 0

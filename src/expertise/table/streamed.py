@@ -244,7 +244,7 @@ class Chunks:
         first, request = 0, self.request
         for number, batch in enumerate(parquet_batches(self.path, self.names)):
             X, y, weight, there = _arrays(batch, self.encoder, request, self.task, self.source, first)
-            wanted = there & ~_draw(request, number, batch.num_rows)[1]
+            wanted = there & (weight > 0) & ~_draw(request, number, batch.num_rows)[1]
             if wanted.any():
                 yield X[wanted], y[wanted], weight[wanted]
             first += batch.num_rows
@@ -293,7 +293,7 @@ def _compare(
     for name, estimator in (baselines.linear(result.task), baselines.boosting(result.task, request.seed)):
         models.append(baselines.fit_and_predict(name, estimator, X, fitted, weight, new, len(result.classes)))
     result.scores = [(held.name, scores(held, codes, new_weight)) for held in models]
-    judged = verdict(models, codes, new_weight, result.n_experts)
+    judged = verdict(models, codes, new_weight, result.n_experts, chosen=request.experts == "auto")
     result.verdict, result.helps = judged.text, judged.helps
     if request.keep_rows:
         kept = sample(len(found), KEPT, request.seed)

@@ -62,6 +62,8 @@ def texts(array: Any, missing: tuple[str, ...] = ()) -> npt.NDArray[np.object_]:
     """Give each value as text without spaces around it, None where it is missing: (n,)."""
     compute, arrow = require("pyarrow.compute", "table"), require("pyarrow", "table")
     if is_text(array):
+        if require("pyarrow.types", "table").is_dictionary(array.type):  # Arrow cannot take string views
+            array = array.cast(arrow.dictionary(array.type.index_type, arrow.string()))
         text = compute.utf8_trim_whitespace(array.cast(arrow.string()))
         small = compute.utf8_lower(text)
         gone = [*MISSING, *(marker.strip().lower() for marker in missing)]
@@ -154,4 +156,5 @@ def dates(array: Any, form: str = "", missing: tuple[str, ...] = ()) -> tuple[Fl
     else:
         stamps, first = decoded(array), None
     micro = stamps.cast(arrow.timestamp("us"), safe=False).cast(arrow.int64())
-    return np.array(micro.cast(arrow.float64()).to_numpy(zero_copy_only=False), dtype=float) / 1e6, first
+    plain = micro.cast(arrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.asarray(plain / 1e6, dtype=float), first
