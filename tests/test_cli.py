@@ -139,7 +139,10 @@ def test_a_wrong_value_ends_with_one_line_and_no_traceback(
 def test_an_unknown_room(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["youtube9m"])
-    assert "there is no command 'youtube9m'; did you mean youtube8m?; known are fit, predict, explain, report" in capsys.readouterr().err
+    assert (
+        "there is no command 'youtube9m'; did you mean youtube8m?; known are fit, predict, explain, report"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("command", table.COMMANDS)
