@@ -5,7 +5,7 @@ The data are read from the folder in EXPERTISE_DATA, or from ../shared/data besi
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +60,22 @@ def compare(name: str, other: str, a: Floats, b: Floats, *, lower_is_better: boo
     sure = low > 0 or high < 0
     verdict = f"{name if better else other} wins" if sure else "no difference that these folds can show"
     return f"{name} minus {other}: {mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]: {verdict}"
+
+
+def with_products(X: Floats, n: int) -> Callable[[Floats], Floats]:
+    """Give what adds n products of two columns: those that vary most over X, which is standardised."""
+    first, second = np.triu_indices(X.shape[1], 1)
+    kept = np.argsort(-(X[:, first] * X[:, second]).std(axis=0), kind="stable")[:n]
+    return lambda Z: np.hstack([Z, Z[:, first[kept]] * Z[:, second[kept]]])
+
+
+def delong(y: Floats, a: Floats, b: Floats) -> tuple[float, float]:
+    """Give the AUC of a minus that of b, scores of the same cases, and its variance (DeLong et al. 1988)."""
+
+    def placements(score: Floats) -> tuple[Floats, Floats]:
+        case, other = score[y == 1], score[y == 0]  # the share of the other kind on the right side of each
+        right = (case[:, None] > other) + 0.5 * (case[:, None] == other)
+        return right.mean(axis=1), right.mean(axis=0)
+
+    each = [u - v for u, v in zip(placements(a), placements(b), strict=True)]
+    return float(each[0].mean()), float(sum(one.var(ddof=1) / len(one) for one in each))
