@@ -1,7 +1,6 @@
 """Bull and bear markets: two experts with noise of their own, and a gate that reads what was known before.
 
-Task: the distribution of next month's return, walking forward; its log density beside that of other models.
-Data: R. Shiller's months of the S&P index and VIX (github.com/datasets), recessions (NBER).
+The return of next month, walking forward. Data: R. Shiller's months of the S&P index, VIX, NBER's recessions.
 """
 
 import argparse
@@ -16,9 +15,9 @@ import numpy as np
 from _tools import Floats, compare, data_file, print_table
 from scipy import optimize, stats
 from sklearn.metrics import roc_auc_score
-from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression  # expertise[peers]
 
 from expertise import MixtureOfExpertsRegressor
+from expertise._optional import require
 
 INPUTS = ("last return", "mean of 12", "log vol 3", "log vol 12", "rate", "rate change")
 
@@ -60,7 +59,8 @@ def following_noise(X: Floats, y: Floats, Z: Floats, z: Floats, ridge: float) ->
 
 def markov(X: Floats, y: Floats, Z: Floats, z: Floats, ridge: float) -> Any:
     """Fit two lines that take turns by a Markov chain, which sees each month after predicting it."""
-    chain = partial(MarkovRegression, k_regimes=2, switching_variance=True)
+    switching = require("statsmodels.tsa.regime_switching.markov_regression", "peers")
+    chain = partial(switching.MarkovRegression, k_regimes=2, switching_variance=True)
     with warnings.catch_warnings(action="ignore"):  # its optimiser may stop a hair short of its limit
         best = chain(y, exog=X[:, [0]]).fit(maxiter=500).params
     passed = chain(np.append(y, z), exog=np.vstack([X, Z])[:, [0]]).filter(best)
