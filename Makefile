@@ -6,6 +6,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Two workers, a file at a time, so that what a file's tests share is made once; a thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 .PHONY: demo test test-all bench docs clean
 
 demo: .venv/core
@@ -15,11 +18,11 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --durations=5
+	$(PYTEST) --durations=5
 	$(BIN)/python -m pytest --doctest-modules src -p no:cacheprovider
 
 test-all: .venv/dev
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(PYTEST) -m slow --durations=10
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/run.py
