@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 from expertise import MixtureOfExpertsRegressor
 from expertise._optional import require
 
+NAMES = ("expert 0", "expert 1")
 INPUTS = ("last return", "mean of 12", "log vol 3", "log vol 12", "rate", "rate change")
 
 
@@ -109,30 +110,29 @@ def main(quick: bool) -> None:
     X, y = known_before(np.array([*prices.values()]))
     before, months = np.array([*prices])[12:-1], np.array([*prices])[13:]
     year = months.astype("datetime64[Y]").astype(int) + 1970
-    rate, rows = np.array([*rates.values()]), months <= np.datetime64("2023-06")  # no later rates in the file
+    # to March 1953 the file draws lines between Januaries, and so knows the next: take that of a year before
+    past = {m: m.astype("M8[Y]").astype("M8[M]") - 12 for m in prices if m < np.datetime64("1953-04")}
+    rate = np.array([rates.get(past.get(month, month), rates[month]) for month in prices])
+    rows = months <= np.datetime64("2023-06")  # no later rates in the file
     all_inputs = np.column_stack([X, rate[12:-1], rate[12:-1] - rate[:-13]])
     starts = (1886, 1936) if quick else (1886, *range(1901, 2024, 5))
     done = {name: walk(name, all_inputs[rows], y[rows], year[rows], starts) for name in MODELS}
     test = rows & (year >= starts[1])
     report(done, OURS, year[test])
-
     recession = read("us_recession_nber_monthly.csv", "DATE", "USREC")
     signal = {n: done[n][1] for n in (OURS, EQUAL, MARKOV)} | {"volatility of 3 months alone": X[test, 2]}
     known = np.isin(months[test], [*recession])
     truth = [recession[month] for month in months[test][known]]
     print("\nAUC for the recessions of 1954-2019, from what each model said before the month")
     print_table(("AUC",), {name: (roc_auc_score(truth, one[known]),) for name, one in signal.items()})
-
     old, case = year < 2006, months == np.datetime64("2008-11")
     model = MixtureOfExpertsRegressor(2, expert_features=[0], gate_alpha=0.01, n_init=3, random_state=0)
     model.fit(all_inputs[old], y[old])
     print("\nthe experts of the years to 2005, in per cent a month")
     each = np.column_stack([model.intercept_, model.coef_[:, 0], model.sigma_, model.weights_])
-    table = {f"expert {k}": each[k] for k in range(2)}
-    print_table(("intercept", "per last return", "noise", "mean weight"), table)
+    print_table(("intercept", "per last return", "noise", "mean weight"), dict(zip(NAMES, each, strict=True)))
     told = replace(model.explain(all_inputs[case]), feature_names=INPUTS)
-    print(f"November 2008: {y[case][0]:.1f}\n{told}")
-
+    print(f"November 2008: {y[case][0]:.1f}", told, sep="\n")
     vix = read("vix_daily.csv", "DATE", "CLOSE")
     starts = (2000, 2005) if quick else (2000, *range(2005, 2027, 2))
     rows = np.isin(before, [*vix])
