@@ -122,7 +122,7 @@ def test_the_quick_run_prints_all(data_dir: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_run_is_that_of_the_page(data_dir: Path) -> None:
     printed = run_example("finance", data_dir)
-    assert_page_shows("finance.md", printed, 0.03)
+    assert_page_shows("finance.md", printed, 0.006)
     density = figures(printed)
     for other in ("same size: one regression", "mixture, constant gate"):
         assert density["mixture"] > density[other] + 0.02
