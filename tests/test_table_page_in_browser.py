@@ -76,3 +76,21 @@ def test_the_panel_says_what_predict_says(browser: Browser, tmp_path: Path, gate
         for k in range(3):
             wanted = [gate_proba[i, k], *np.atleast_1d(experts[i, k])]
             assert found[k] == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+
+
+def test_explained_rows_are_those_of_explain(tmp_path: Path) -> None:
+    pytest.importorskip("skops")
+    from expertise.table import Request, fit_table
+    from expertise.table.explaining import moved
+    from expertise.table.pages import record
+
+    table = write(tmp_path / "table.csv", rows(300, 0))
+    model = fit_table(table, Request(target="wear", experts=3, seed=1), say=lambda text: None)
+    assert model.kept is not None
+    shown = record(model, model.kept, "rows")
+    assert {one.chosen for one in shown.explained} == set(shown.gate.argmax(axis=1).tolist())
+    assert shown.explained[-1].row == int(shown.gate.max(axis=1).argmin())
+    for one in shown.explained:
+        of_gate, of_expert = moved(model, model.kept.values[[one.row]])
+        np.testing.assert_allclose(one.gate_effects, of_gate[0])
+        np.testing.assert_allclose(one.expert_effects, of_expert[0])

@@ -286,7 +286,7 @@ def test_specialists_are_told_from_others() -> None:
     assert _mixture_experts.ratio(found, lead) == pytest.approx(3 / 18)
     # a regime of one row hardly counts
     assert _mixture_experts.ratio(found, np.array([0] * 99 + [1])) == pytest.approx(101 / 998)
-    y, gate = np.arange(120.0), np.tile([0.7, 0.2, 0.1], (120, 1))
+    y, gate = np.arange(120.0), np.tile([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]], (40, 1))
     alike = replace(RECORD, experts=np.tile(y[:, None] + 1, 3), y=y, gate=gate, frames=())
     assert "by their errors they are not specialists" in prose(mixture_page(alike), 2)
 
@@ -545,3 +545,58 @@ def test_the_twin_by_hand() -> None:
     assert experts.tolist() == [5.0, 1.0]
     assert said == pytest.approx(4.0)
     assert evaluate(formula, [3.0])[2] == pytest.approx(4.0)  # (7 + 1) / 2
+
+
+# -- what a stranger misread
+
+
+def test_tiles_speak_of_the_metric_of_the_verdict() -> None:
+    scores = (
+        Score("mixture", {"accuracy": 0.9, "log loss": 0.3}, True),
+        Score("one expert", {"accuracy": 0.8, "log loss": 0.2}),
+        Score("gradient boosting", {"accuracy": 0.95, "log loss": 0.4}),
+    )
+    said = replace(CLASSES, scores=scores, verdict="The mixture does not help: log loss 0.3 ...", helps=False)
+    helps, error, *_ = mixture_page(said).tiles
+    assert helps.note == "log loss of the best other, one expert: 0.2"
+    assert (error.name, error.value) == ("Log loss", "0.3")
+    assert helps.value == "no"
+    assert mixture_page(replace(said, helps=True)).tiles[0].value == "over one expert"  # it is not the best
+    helps, error, *_ = mixture_page(replace(said, verdict="It depends.")).tiles
+    assert helps.note == "accuracy of the best other, gradient boosting: 0.95"
+    assert error.name == "Accuracy"
+
+
+def test_scores_of_other_rows_say_so(drawn: Page) -> None:
+    other = mixture_page(replace(RECORD, measured="held-out rows of old.csv", caution="Beware of these."))
+    assert blocks(other, 0, Table)[0].caption.startswith("On held-out rows of old.csv.")
+    assert blocks(drawn, 0, Table)[0].caption.startswith(f"On {RECORD.source}.")
+    assert prose(other, 4).startswith("Beware of these.")
+
+
+def test_one_regime_shows_no_specialists() -> None:
+    gate = np.tile([0.2, 0.7, 0.1], (len(RECORD.gate), 1))
+    said = prose(mixture_page(replace(RECORD, gate=gate, frames=())), 2)
+    assert "Expert 1 leads every row here: with one regime, no specialist can be seen." in said
+    assert "specialists" not in said
+
+
+def test_an_input_that_hardly_moves_the_gate_is_named_and_not_drawn() -> None:
+    flat = tuple(replace(p, gate=np.tile([0.5, 0.3, 0.2], (len(p.at), 1))) for p in RECORD.profiles)
+    page = mixture_page(replace(RECORD, profiles=flat, gate_map=None))
+    assert titles(page, 1) == []
+    assert "move no mean weight by 0.005: " in prose(page, 1)
+
+
+def test_the_clearest_fault_of_the_distribution_is_named() -> None:
+    middle = np.clip(np.random.default_rng(0).normal(0.53, 0.15, 400), 0, 1)  # a little high, far too wide
+    assert _mixture_trust.pit_title(middle).startswith("The distribution is too wide")
+    assert _mixture_trust.pit_title(np.linspace(0.2, 1, 400)).startswith("Observed values are higher")
+
+
+def test_names_that_differ_at_their_end_stay_apart() -> None:
+    names = ["Date: sin of the year", "Date: sin of the week", "Dividend", "Price"]
+    found = figures.brief(names, 18)
+    assert len(set(found)) == 4
+    assert found[2:] == names[2:]
+    assert max(map(len, found)) <= 18

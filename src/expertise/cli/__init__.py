@@ -1,6 +1,7 @@
 """The command `expertise`: fit, predict, explain and report for tables, and the commands for videos."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from cyclopts import App, CycloptsError
 import expertise
 from expertise._optional import MissingExtraError
 from expertise.cli import table, youtube8m
-from expertise.cli._shared import INTERRUPTED
+from expertise.cli._shared import INTERRUPTED, PIPE_CLOSED
 
 _KNOWN = (*table.COMMANDS, "youtube8m")
 
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _app()(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(_explain(error, tokens), 2)
+    except BrokenPipeError:  # whoever read the output (head) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
+        sys.exit(PIPE_CLOSED)
     except (ValueError, FloatingPointError, MissingExtraError, OSError) as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:

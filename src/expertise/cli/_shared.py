@@ -6,6 +6,7 @@ from typing import Any
 from cyclopts import Token
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C has ended
+PIPE_CLOSED = 141  # and of one whose reader has gone
 
 
 def whole_number(kind: Any, tokens: Sequence[Token]) -> int | None:

@@ -106,7 +106,8 @@ def fit(
     else:
         model = fit_table(data, request, encoding=encoding)
     model.save(out)
-    print(f"wrote {out}; next: expertise report {out} --out={out.with_suffix('.html')}")
+    rows = "" if model.kept is not None else f" {data}"  # a model that keeps no rows needs a table
+    print(f"wrote {out}; next: expertise report {out}{rows} --out={out.with_suffix('.html')}")
     return 0
 
 

@@ -133,6 +133,9 @@ def _ratio_words(errors: Floats, lead: npt.NDArray[np.intp]) -> str:
     used = int(np.isfinite(errors[0]).sum())
     found = ratio(errors, lead)
     text = "The regime of an expert is the rows that it leads. "
+    if used == 1:
+        alone = int(np.isfinite(errors[0]).argmax())
+        return text + f"Expert {alone} leads every row here: with one regime, no specialist can be seen."
     if math.isnan(found):
         return text + "The experts cannot be told apart by their errors."
     text += (

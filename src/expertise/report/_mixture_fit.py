@@ -23,35 +23,63 @@ def tiles(record: MixtureRecord) -> tuple[Tile, ...]:
     """Key figures."""
     sure = float((record.gate.max(1) >= SURE).mean())
     used = len(np.unique(leading(record.gate)))
-    words = {True: "yes", False: "no", None: "not compared"}
     found = [
-        Tile("Does the mixture help?", words[record.helps], _against(record)),
+        Tile("Does the mixture help?", _helps(record), _against(record)),
         *_error_tile(record),
-        Tile("Experts", str(record.n_experts), f"{used} of them lead{'s' if used == 1 else ''} somewhere"),
-        Tile("Rows of this page", f"{len(record.gate):,}", record.source),
-        Tile("The gate is sure", percent(sure), f"of rows have a weight of {SURE} or more"),
     ]
+    alone = record.n_experts == 1
+    many = "one model, no gate" if alone else f"{used} of them lead{'s' if used == 1 else ''} somewhere"
+    found.append(Tile("Experts", str(record.n_experts), many))
+    found.append(Tile("Rows of this page", f"{len(record.gate):,}", record.source))
+    if not alone:
+        found.append(Tile("The gate is sure", percent(sure), f"of rows have a weight of {SURE} or more"))
     return tuple(found)
 
 
 def _error_tile(record: MixtureRecord) -> list[Tile]:
-    if record.scores:
-        first = next(iter(record.scores[0].values.items()), None)
-        return [] if first is None else [Tile(first[0], format_value(first[1]), "of the mixture")]
+    where = f", on {record.measured}" if record.measured else ""
+    for metric in _metrics(record)[:1]:
+        value = record.scores[0].values[metric]
+        return [Tile(capital(metric), format_value(value), f"of the mixture{where}")]
     error = own_error(record)
     return [] if error is None else [Tile(capital(error[0]), format_value(error[1]), "of the mixture")]
 
 
+def _metrics(record: MixtureRecord) -> list[str]:
+    """The metrics; first the one that the verdict names, so that the tiles speak of the same."""
+    metrics = list(record.scores[0].values) if record.scores else []
+    return sorted(metrics, key=lambda metric: f"{metric} " not in record.verdict)
+
+
+def _helps(record: MixtureRecord) -> str:
+    """A word on whether the mixture helps; "yes" only where it is also the best."""
+    best = _best_other(record)
+    if record.helps and best is not None:
+        metric, other = best
+        ahead = direction(metric) * (_value(record.scores[0], metric) - _value(other, metric))
+        return "yes" if ahead >= 0 else "over one expert"
+    return {True: "yes", False: "no", None: "not compared"}[record.helps]
+
+
 def _against(record: MixtureRecord) -> str:
-    """The best of the other models in the first metric that has a direction."""
-    for metric in record.scores[0].values if record.scores else ():
-        others = [
-            score for score in record.scores if not score.is_mixture and score.values.get(metric) is not None
-        ]
+    best = _best_other(record)
+    if best is None:
+        return ""
+    metric, other = best
+    return f"{metric} of the best other, {other.name}: {format_value(other.values[metric])}"
+
+
+def _best_other(record: MixtureRecord) -> tuple[str, Score] | None:
+    """The first metric that has a direction, and the best of the other models in it."""
+    for metric in _metrics(record):
+        others = [one for one in record.scores if not one.is_mixture and one.values.get(metric) is not None]
         if direction(metric) and others:
-            best = max(others, key=lambda score: direction(metric) * float(score.values[metric] or 0.0))
-            return f"{metric} of the best other, {best.name}: {format_value(best.values[metric])}"
-    return ""
+            return metric, max(others, key=lambda one: direction(metric) * _value(one, metric))
+    return None
+
+
+def _value(score: Score, metric: str) -> float:
+    return float(score.values[metric] or 0.0)
 
 
 def direction(metric: str) -> int:
@@ -70,7 +98,7 @@ def section(record: MixtureRecord) -> tuple[Block, ...]:
     """What follows from the verdict (which leads the page), scores, facts, warnings."""
     blocks: list[Block] = [Prose((plain,))] if (plain := _plain(record)) else []
     if record.scores:
-        blocks.append(_scores(record.scores, record.source))
+        blocks.append(_scores(record.scores, record.measured or record.source))
     if record.facts:
         blocks.append(Table(("what", "value"), record.facts, "What was fitted"))
     if record.warnings:
@@ -81,7 +109,7 @@ def section(record: MixtureRecord) -> tuple[Block, ...]:
 def _plain(record: MixtureRecord) -> str:
     if record.helps is None:
         return "No other model was fitted to the same rows: this page cannot say whether the mixture helps."
-    if record.helps:
+    if record.helps or record.n_experts == 1:
         return ""
     return (
         "Use the simpler model unless you need what the experts say of the data: "

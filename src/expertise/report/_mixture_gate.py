@@ -29,6 +29,7 @@ MAX_NAMES = 12  # of inputs in a sentence
 MAX_SPOTS = 250  # rows on the map
 MAX_CELLS = 10  # of the map's table, each way
 WORTH = 1e-9  # an input of less effect is one that the gate does not see
+VISIBLE = 0.005  # change of a mean weight that can be seen in a figure
 
 
 def section(record: MixtureRecord) -> tuple[Block, ...]:
@@ -48,7 +49,10 @@ def section(record: MixtureRecord) -> tuple[Block, ...]:
         left.sort(key=lambda p: -record.columns[p.column].gate_effect)
         names = [record.columns[p.column].name for p in left[len(along) :]]
         some = listing(names[:MAX_NAMES]) if len(names) <= MAX_NAMES else ", ".join(names[:MAX_NAMES]) + ", …"
-        blocks.append(Prose((f"{len(names)} more inputs move the gate, less than these: {some}.",)))
+        which = "move the gate, less than these" if along else f"move no mean weight by {VISIBLE}"
+        subject = "1 input" if len(names) == 1 else f"{len(names)} inputs"
+        subject = subject.replace(" ", " more ", 1) if along else subject
+        blocks.append(Prose((f"{subject} {which}: {some}.",)))
     return tuple(blocks)
 
 
@@ -61,9 +65,9 @@ def _about(record: MixtureRecord) -> str:
         return text
     unseen = len(record.columns) - len(seen)
     text += (
-        f" {capital(most.name)} moves the gate most: with its typical value, "
+        f" The input that moves the gate most is {most.name}: with its typical value, "
         f"{value_text(most, most.typical)}, in place of its own, the weight of a row's leading expert "
-        f"changes by {most.gate_effect:.2f} on average."
+        f"changes by {'less than 0.01' if most.gate_effect < 0.01 else f'{most.gate_effect:.2f}'} on average."
     )
     return text + (f" {unseen} of {len(record.columns)} inputs do not move it." if unseen else "")
 
@@ -159,9 +163,17 @@ def _map_table(found: GateMap, x_scale: Scale, y_scale: Scale) -> Table:
 
 def profiles(record: MixtureRecord) -> list[Figure]:
     """Gate weights along the inputs that move the gate, the strongest first."""
-    moving = [p for p in record.profiles if record.columns[p.column].gate_effect > WORTH and len(p.at)]
+    moving = [
+        p
+        for p in record.profiles
+        if record.columns[p.column].gate_effect > WORTH and len(p.at) and _visible(p)
+    ]
     moving.sort(key=lambda p: -record.columns[p.column].gate_effect)
     return [profile(record.columns[p.column], p) for p in moving[:MAX_PROFILES]]
+
+
+def _visible(found: Profile) -> bool:
+    return bool(np.ptp(found.gate, axis=0).max() >= VISIBLE)
 
 
 def profile(column: Column, found: Profile) -> Figure:

@@ -23,9 +23,9 @@ def section(record: MixtureRecord) -> tuple[Block, ...]:
     """Everything that compares what was said with what came."""
     if record.y is None:
         return (Prose(("The rows have no target: nothing can be compared with what came.",)),)
+    blocks: list[Block] = [Prose((record.caution,))] if record.caution else []
     if record.classes:
-        return (reliability(record, record.y), _confusion(record, record.y))
-    blocks: list[Block] = []
+        return (*blocks, reliability(record, record.y), _confusion(record, record.y))
     if record.coverage is not None and len(record.coverage):
         blocks.append(coverage(record, record.coverage))
     if record.cdf is not None:
@@ -67,18 +67,18 @@ def coverage(record: MixtureRecord, found: Floats) -> Figure:
 
 
 def pit_title(cdf: Floats) -> str:
-    """Say whether the predictive distribution is shifted, too narrow, too wide, or shows no fault.
+    """Say whether the predictive distribution is shifted, too narrow, too wide (the clearest), or right.
 
     A right one gives uniform values: mean 1/2 with variance 1/(12 n); variance 1/12, whose own variance is
     (1/80 - 1/144) / n.
     """
     n = len(cdf)
-    shift = float(cdf.mean() - 0.5)
-    spread = float(((cdf - 0.5) ** 2).mean() - 1 / 12)
-    if abs(shift) > 2 * math.sqrt(1 / (12 * n)):
+    shift = float(cdf.mean() - 0.5) / math.sqrt(1 / (12 * n))
+    spread = float(((cdf - 0.5) ** 2).mean() - 1 / 12) / math.sqrt((1 / 80 - 1 / 144) / n)
+    if abs(shift) > 2 and abs(shift) >= abs(spread):
         way = "higher" if shift > 0 else "lower"
         return f"Observed values are {way} than foretold: their mean probability is {cdf.mean():.2f}, not 0.5"
-    if abs(spread) > 2 * math.sqrt((1 / 80 - 1 / 144) / n):
+    if abs(spread) > 2:
         return (
             "The distribution is too narrow: too many rows in its tails"
             if spread > 0

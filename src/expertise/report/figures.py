@@ -289,15 +289,24 @@ def short(name: str, letters: int) -> str:
 def brief(names: Sequence[str], letters: int) -> list[str]:
     """Give names in so many letters that stay apart: a beginning that all share is left out if it hides them.
 
+    Where that is not enough, the middle is left out.
+
     >>> brief(["north side", "south side"], 5), brief(["district 1", "district 2"], 5)
     (['nort…', 'sout…'], ['…1', '…2'])
+    >>> brief(["sine of the year", "sine of the week", "size"], 9)
+    ['sine…year', 'sine…week', 'size']
     """
     cut = [short(name, letters) for name in names]
     if len(set(cut)) == len(set(names)):
         return cut
     first, last = min(names), max(names)  # what these two have in common at their start, all have
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-    return [short(f"…{name[same:]}", letters) for name in names]
+    ends = [short(f"…{name[same:]}", letters) for name in names]
+    if same and len(set(ends)) == len(set(names)):
+        return ends
+    left = (letters - 1) // 2
+    whole = (short(name, len(name)) for name in names)  # as it is, all of it printable
+    return [name if len(name) <= letters else f"{name[:left]}…{name[left + 1 - letters :]}" for name in whole]
 
 
 def _mean(values: Floats) -> str:

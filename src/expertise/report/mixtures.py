@@ -8,6 +8,7 @@ from expertise.report import (
     _mixture_experts,
     _mixture_fit,
     _mixture_gate,
+    _mixture_rows,
     _mixture_search,
     _mixture_trust,
     _mixture_whatif,
@@ -48,6 +49,7 @@ def mixture_page(record: MixtureRecord) -> Page:
         Section("Coefficients", _mixture_coefficients.section(record)),
         Section("Can the numbers be trusted?", _mixture_trust.section(record)),
         Section("How it was found", _mixture_search.section(record)),
+        *([Section("Why: some rows", _mixture_rows.section(record))] if record.explained else []),
         Section("What if?", _mixture_whatif.panel(record)),
         Section("The most uncertain rows", _mixture_whatif.uncertain(record)),
     )

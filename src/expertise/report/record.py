@@ -117,6 +117,23 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Why one row of the page got its prediction.
+
+    row : number of the page's row. chosen : the expert with the largest weight there.
+    gate_effects : (columns,) its weight minus that with the column alone at its typical value.
+    expert_effects : (columns,) the same of its prediction; of a classifier, of its probability of ``about``,
+        the predicted class.
+    """
+
+    row: int
+    chosen: int
+    gate_effects: Floats
+    expert_effects: Floats
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class MixtureRecord:
     """All that the page of a fitted mixture shows.
 
@@ -145,6 +162,9 @@ class MixtureRecord:
     shown : (s,) rows of the sample that the frames are about, numbers of page rows.
     formula : what the what-if panel computes with; None where a part has no formula.
     target_unit : of the target, "" where unknown.
+    measured : which rows the scores were measured on, where those are not the page's; "" where they are.
+    explained : a few rows, and what moved gate and expert there.
+    caution : why the page's rows say less than they seem to; "" where nothing is known against them.
     """
 
     target: str
@@ -176,6 +196,9 @@ class MixtureRecord:
     shown: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     formula: dict[str, Any] | None = None
     target_unit: str = ""
+    measured: str = ""
+    caution: str = ""
+    explained: tuple[Explained, ...] = ()
 
     @property
     def n_experts(self) -> int:

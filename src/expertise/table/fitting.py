@@ -58,6 +58,8 @@ def fit_table(
     names = [name for name in table.column_names if name not in besides]
     encoder, found = find(table, names, request.wishes, source=source)
     say(saying.of_table(source, table.num_rows, encoder, found, request, task, int((~there).sum())))
+    if task == "regression" and (hint := saying.of_few_values(request, y[there])):
+        say(hint)
 
     weight = np.ones(len(y))
     if request.weights:
@@ -84,10 +86,12 @@ def fit_table(
     shared = _shared(X, groups, train, request, encoder, say)
     model, said = fit_mixture(request, task, encoder, X[train], labels[train], weight[train], shared)
     result = TableModel(task, request.target, encoder, model, source, warnings=said)
+    if len(test) and groups is None and (column := in_order(encoder, found)):
+        said.append(saying.of_order(column))
     result.facts = saying.facts(result, request, len(train), len(test))
     result.errors = standard_errors(model, X[train], labels[train], weight[train])
     if len(test):
-        compare(result, request, X, y, weight, train, test, labels)
+        compare(result, request, X, y, weight, train, test, labels, groups)
         if request.keep_rows:
             kept = sample(len(test), KEPT, request.seed)
             result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
@@ -128,7 +132,16 @@ def fit_mixture(
         warnings.simplefilter("always")
         model.fit(X, y, sample_weight=weight, groups=groups)
     model.set_params(verbose=False)
-    return model, list(dict.fromkeys(str(one.message) for one in caught))
+    return model, list(dict.fromkeys(saying.of_warning(one.message) for one in caught))
+
+
+def in_order(encoder: Encoder, found: Floats) -> str:
+    """Name the column of dates in whose order the rows (n, columns) stand; "" where there is none."""
+    for j, column in enumerate(encoder.columns):
+        steps = np.diff(found[:, j])
+        if column.kind == "date" and len(steps) > 1 and ((steps >= 0).all() or (steps <= 0).all()):
+            return column.name
+    return ""
 
 
 def _shared(
@@ -159,6 +172,7 @@ def compare(
     train: npt.NDArray[np.intp],
     test: npt.NDArray[np.intp],
     labels: npt.NDArray[Any],
+    groups: npt.NDArray[Any] | None = None,
 ) -> None:
     """Fit the baselines on the same rows, score all on the held-out ones, and judge."""
     one = single(request, result, X[train], labels[train], weight[train])
@@ -171,7 +185,14 @@ def compare(
             )
         )
     result.scores = [(held.name, scores(held, y[test], weight[test])) for held in models]
-    judged = verdict(models, y[test], weight[test], result.n_experts, chosen=request.experts == "auto")
+    judged = verdict(
+        models,
+        y[test],
+        weight[test],
+        result.n_experts,
+        chosen=request.experts == "auto",
+        groups=None if groups is None else groups[test],
+    )
     result.verdict, result.helps = judged.text, judged.helps
 
 

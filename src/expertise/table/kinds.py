@@ -67,6 +67,11 @@ def _find(name: str, array: Any, wishes: Wishes, source: str) -> Column | str:
     if len(there) == len(x) and (there == there[0]).all():
         return "constant"
     whole = bool((there % (DAY if kind == "date" else 1) == 0).all())
+    if kind == "number" and (large := values.too_large(x)):
+        raise ValueError(
+            f"{source}, row {large.row}, column {name!r}: {large.value} is too large; numbers up to "
+            f"{values.LARGEST:g} are fitted; rows count from 0; correct it, or use another unit"
+        )
     if kind == "number" and name not in wishes.keep and _counts_rows(name, x, whole):
         return f"id-like (a different whole number in each row; --keep={name} takes it)"
     fill = float(np.round(there.mean())) if kind == "boolean" else float(np.median(there))
@@ -123,6 +128,7 @@ def _kind_of_text(name: str, array: Any, wishes: Wishes, source: str) -> tuple[s
             f"{source}, row {wrong.row}, column {name!r}: {wrong.value!r} is not a number, but {good:,} of "
             f"{int(there.sum()):,} values are; rows count from 0; correct it, or use --missing={wrong.value} "
             f"so that it counts as missing, or --categories={name} where numbers are names"
+            f"{values.hint_of(wrong.value)}"
         )
     return "category", ""
 
@@ -136,7 +142,11 @@ def _category(name: str, array: Any, wishes: Wishes) -> Column | str:
     if len(count) == 1 and not missing:
         return "constant"
     if len(count) > max(MOST_LEVELS, ID_LIKE * len(text)) and name not in wishes.keep:
-        return f"id-like ({len(count):,} different values in {len(text):,} rows; --keep={name} takes it)"
+        dressed = sum(bool(values.plain_number(level)) for level in count) >= ALMOST * len(count)
+        hint = values.hint_of(next(filter(values.plain_number, count))) if dressed else ""
+        return (
+            f"id-like ({len(count):,} different values in {len(text):,} rows; --keep={name} takes it{hint})"
+        )
     ranked = sorted(count, key=lambda level: (-count[level], level))
     levels = [level for level in ranked[:MOST_LEVELS] if count[level] >= FEWEST] or ranked[:MOST_LEVELS]
     if len(ranked) - len(levels) == 1 and len(ranked) <= MOST_LEVELS:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from expertise.mixture import MixtureOfExpertsClassifier
 from expertise.report.mixtures import write_mixture_page
 from expertise.report.record import Column as ShownColumn
-from expertise.report.record import MixtureRecord, Score
+from expertise.report.record import Explained, MixtureRecord, Score
 from expertise.table import showing
 from expertise.table.explaining import moved, typical
 from expertise.table.fitting import KEPT, sample
@@ -23,6 +23,7 @@ from expertise.table.targets import read_target
 from expertise.table.values import Floats
 
 UNCERTAIN = 100  # rows that are listed
+EXPLAINED = 4  # experts of which a row is explained
 LEVELS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])  # of intervals
 
 
@@ -57,7 +58,13 @@ def write_page(
         rows, about = _rows_of(model, data, new, missing, encoding), f"rows of {Path(data).name}"
     count = f"{len(rows.values):,}"
     source = f"{count} {about}" if rows.of == len(rows.values) else f"{count} of {rows.of:,} {about}"
-    return write_mixture_page(out, record(model, rows, source))
+    caution = ""
+    if data is not None and Path(data).name == model.source:
+        caution = (
+            f"{model.source} has the name of the table of the fit. Rows that the fit saw make errors and "
+            "intervals look better than they are; a report without a table takes held-out rows alone."
+        )
+    return write_mixture_page(out, record(model, rows, source, caution))
 
 
 def _rows_of(
@@ -92,8 +99,8 @@ def _codes(
     return np.array([code[labels[row]] for row in chosen], dtype=np.intp)
 
 
-def record(model: TableModel, rows: KeptRows, source: str) -> MixtureRecord:
-    """Gather what the page shows, from rows (n,) of a table."""
+def record(model: TableModel, rows: KeptRows, source: str, caution: str = "") -> MixtureRecord:
+    """Gather what the page shows, from rows (n,) of a table; ``caution`` is what is to be said of them."""
     values = rows.values
     X, y = model.encoder.encode(values), rows.y if len(rows.y) else None
     mixture = model.mixture
@@ -133,6 +140,29 @@ def record(model: TableModel, rows: KeptRows, source: str) -> MixtureRecord:
         frames=showing.frames(model, X, y, labels, shown),
         shown=shown,
         formula=_formula(model),
+        measured="" if rows is model.kept and rows.of == len(values) else f"held-out rows of {model.source}",
+        caution=caution,
+        explained=_explained(model, values, gate, prediction),
+    )
+
+
+def _explained(model: TableModel, values: Floats, gate: Floats, prediction: Floats) -> tuple[Explained, ...]:
+    """Explain the row that each of the first experts decides most surely, and the one that is least sure."""
+    chosen = gate.argmax(axis=1)
+    led = [k for k in range(min(model.n_experts, EXPLAINED)) if (chosen == k).any()]
+    rows = [int(np.argmax(np.where(chosen == k, gate[:, k], -1.0))) for k in led]
+    rows.append(int(np.argmin(gate.max(axis=1))))
+    rows = list(dict.fromkeys(rows))
+    of_gate, of_expert = moved(model, values[rows])
+    return tuple(
+        Explained(
+            row,
+            int(chosen[row]),
+            of_gate[i],
+            of_expert[i],
+            model.classes[int(prediction[row].argmax())] if model.classes else "",
+        )
+        for i, row in enumerate(rows)
     )
 
 

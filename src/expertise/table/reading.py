@@ -74,7 +74,7 @@ def read_table(
         text = " ".join(str(error).split())
         letters = isinstance(error, UnicodeError) or "UTF8" in text
         hint = "; give its encoding, for instance --encoding=latin-1" if letters else ""
-        raise ValueError(f"{path} cannot be read as {kind}: {text[:300]}{hint}") from None
+        raise ValueError(f"{path} cannot be read as {kind}: {text[:300]}{hint}{_counted(text)}") from None
     check_table(path, table.num_rows, table.column_names)
     return (
         table if columns is None else table.select([name for name in columns if name in table.column_names])
@@ -90,6 +90,12 @@ def check_table(path: str | os.PathLike[str], rows: int, names: Sequence[str]) -
         raise ValueError(f"{path} has more than one column named {twice[0]!r}; rename or remove one")
     if not rows:
         raise ValueError(f"{path} has no rows; a table needs a header and at least one row")
+
+
+def _counted(text: str) -> str:
+    """Say which row Arrow's complaint is about as everywhere here: from 0, without the header; or ""."""
+    found = re.search(r"CSV parse error: Row #(\d+)", text)
+    return f"; counted from 0, without the header, this is row {int(found[1]) - 2}" if found else ""
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
@@ -118,14 +124,22 @@ def _read_text(path: str | os.PathLike[str], encoding: str) -> Any:
         read_options=csv.ReadOptions(encoding=encoding, use_threads=False),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
     ).schema.names
-    return csv.read_csv(
-        _opened(path),
-        read_options=csv.ReadOptions(encoding=encoding),
-        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False
-        ),
-    )
+
+    def read(threads: bool) -> Any:
+        return csv.read_csv(
+            _opened(path),
+            read_options=csv.ReadOptions(encoding=encoding, use_threads=threads),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, arrow.string()), strings_can_be_null=False
+            ),
+        )
+
+    try:
+        table = read(threads=True)
+    except arrow.ArrowInvalid:
+        table = read(threads=False)  # fails again, and now Arrow knows in which row
+    return table.rename_columns([name.strip() for name in names])  # "a, b" in a header names "b"
 
 
 def parquet_size(path: str | os.PathLike[str]) -> tuple[int, list[str]]:

@@ -58,6 +58,10 @@ class Request:
         if len(set(taken)) < len(taken):
             raise ValueError(f"--target, --weights and --groups must differ; got {', '.join(taken)}")
         wishes = self.wishes
+        if self.target in wishes.drop:
+            raise ValueError(
+                f"--drop names the target {self.target!r}, which is no input; leave it out there"
+            )
         for flag, several in (
             ("gate-features", self.gate_features),
             ("categories", wishes.categories),

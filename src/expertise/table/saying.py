@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from expertise.mixture import FewCasesWarning
 from expertise.table.columns import MISSING, Encoder
 from expertise.table.values import Floats
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _PLURAL = {"number": "numbers", "category": "categories", "boolean": "booleans", "date": "dates"}
 NAMES = 8  # columns that are named in a line
+FEW_VALUES = 10  # different whole numbers up to which a target may be codes of classes
 
 
 def of_table(
@@ -27,7 +29,8 @@ def of_table(
     """Tell what the columns hold, which were left out, and what is missing."""
     lines = [f"{source}: {n_rows:,} rows; predict {request.target} ({task})"]
     if without_target:
-        lines.append(f"  {without_target:,} rows without {request.target} are left out")
+        verb = "is" if without_target == 1 else "are"
+        lines.append(f"  {_rows(without_target)} without {request.target} {verb} left out")
     for kind, plural in _PLURAL.items():
         names = [
             f"{column.name} ({len(column.levels)})" if kind == "category" else column.name
@@ -43,12 +46,46 @@ def of_table(
         gone = int(np.isnan(found[:, j]).sum())
         if column.kind == "category" and MISSING in column.levels:
             gone = int((found[:, j] == column.levels.index(MISSING)).sum())
-            lines.append(f"  missing        {column.name}: {gone:,} rows, a category of their own")
+            lines.append(f"  missing        {column.name}: {_rows(gone)}, a category of their own")
         elif gone:
             lines.append(
-                f"  missing        {column.name}: {gone:,} rows, filled with what is usual, and marked"
+                f"  missing        {column.name}: {_rows(gone)}, filled with what is usual, and marked"
             )
     return "\n".join(lines)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def of_few_values(request: "Request", y: Floats) -> str:
+    """Say that a target of few whole numbers, predicted as a number, may be meant as classes; or ""."""
+    values = np.unique(y)
+    if request.task != "auto" or request.expert or len(values) > FEW_VALUES or (values % 1).any():
+        return ""
+    return (
+        f"  {request.target} holds {len(values)} different whole numbers, and is taken as an amount; where "
+        "they stand for classes: --task=classification"
+    )
+
+
+def of_order(column: str) -> str:
+    """Say what a random split of rows in the order of time tells, and what it does not."""
+    return (
+        f"the rows stand in the order of {column}, but those held out are drawn at random from all times: "
+        "the scores tell how well gaps are filled, not how well the future is foretold. For that, fit the "
+        "earlier rows with --test=0, and compare its predictions of the later ones"
+    )
+
+
+def of_warning(message: Warning | str) -> str:
+    """Say a warning of the fit in the words of the command: its advice names flags, not arguments."""
+    text = str(message)
+    if isinstance(message, FewCasesWarning):
+        return (
+            f"{text.partition('; ')[0]}; more rows, fewer --experts, or fewer inputs (--drop) may do better"
+        )
+    return text
 
 
 def of_split(train: int, test: int, request: "Request") -> str:
@@ -74,9 +111,13 @@ def facts(model: "TableModel", request: "Request", train: int, test: int) -> lis
         ),
         ("rows", f"{train:,} fitted, {test:,} held out (seed {request.seed})"),
         ("inputs", f"{len(model.encoder.columns)} columns, {len(model.encoder.names)} after encoding"),
-        ("parameters", "unknown" if mixture.n_parameters_ is None else f"{mixture.n_parameters_:,}"),
+        ("parameters", f"{mixture.n_parameters_:,}, for one row at most {_active(mixture):,}"),
         ("log-likelihood", f"{mixture.loglik_:,.2f} of the fitted rows"),
-        ("EM", f"{mixture.n_iter_} iterations, {'converged' if mixture.converged_ else 'not converged'}"),
+        (
+            "EM",
+            f"{mixture.n_iter_} iterations, {'converged' if mixture.converged_ else 'not converged'}; "
+            f"{mixture.fit_seconds_:.1f} s for all starts",
+        ),
     ]
     if model.encoder.left_out:
         found.append(
@@ -85,15 +126,19 @@ def facts(model: "TableModel", request: "Request", train: int, test: int) -> lis
     return found
 
 
+def _active(mixture: Any) -> int:
+    """Count the parameters of the gate and the largest expert: what a row costs that one expert decides."""
+    return int(mixture.gate_.n_parameters + max(expert.n_parameters for expert in mixture.experts_))
+
+
 def of_fit(model: "TableModel") -> str:
     """Tell what was fitted, and how all models did on the held-out rows."""
     mixture: Any = model.mixture
     kinds = ", ".join(dict.fromkeys(expert.name for expert in mixture.experts_))
     shares = ", ".join(f"{share:.0%}" for share in mixture.weights_)
-    lines = [
-        f"fitted: {model.n_experts} {'experts' if model.n_experts > 1 else 'expert'} ({kinds}), gate "
-        f"{mixture.gate_.name}; they decide for {shares} of the rows"
-    ]
+    many = f"gate {mixture.gate_.name}; they decide for {shares} of the rows"
+    alone = f"fitted: 1 expert ({kinds}); it decides for all rows"
+    lines = [f"fitted: {model.n_experts} experts ({kinds}), {many}" if model.n_experts > 1 else alone]
     if model.scores:
         metrics = list(model.scores[0][1])
         width = max(len(name) for name, _ in model.scores)

@@ -79,18 +79,32 @@ def losses(held: Held, y: npt.NDArray[Any]) -> Floats:
     return np.asarray(-np.log(_inside(held.prediction)[np.arange(len(y)), y]))
 
 
-def difference(a: Floats, b: Floats, weight: Floats) -> tuple[float, float, float]:
+def difference(
+    a: Floats, b: Floats, weight: Floats, groups: npt.NDArray[Any] | None = None
+) -> tuple[float, float, float]:
     """Give the weighted mean of a - b over rows, and its interval of 95 % (normal approximation).
+
+    Rows of a group err together: with ``groups`` (n,) each group counts once, and as they are few, by
+    Student's t.
 
     >>> mean, low, high = difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3))
     >>> mean, low < 0 < high
     (2.0, False)
+    >>> difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3), groups=np.array(["a", "b", "b"]))[1] < 0
+    True
     """
     share = weight / weight.sum()
     apart = a - b
     mean = float(share @ apart)
-    spread = float(np.sqrt((share**2) @ (apart - mean) ** 2))
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread
+    parts, quantile = share * (apart - mean), float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    if groups is not None:
+        member = np.unique(groups, return_inverse=True)[1]
+        parts = np.bincount(member, parts)
+        if len(parts) < 2:
+            return mean, -np.inf, np.inf
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(parts) - 1))
+        parts *= np.sqrt(len(parts) / (len(parts) - 1))
+    half = quantile * float(np.sqrt(parts @ parts))
     return mean, mean - half, mean + half
 
 
@@ -103,19 +117,27 @@ class Verdict:
 
 
 def verdict(
-    models: list[Held], y: npt.NDArray[Any], weight: Floats, n_experts: int, *, chosen: bool = True
+    models: list[Held],
+    y: npt.NDArray[Any],
+    weight: Floats,
+    n_experts: int,
+    *,
+    chosen: bool = True,
+    groups: npt.NDArray[Any] | None = None,
 ) -> Verdict:
     """Judge the mixture, the first of the models, against the others on the same rows.
 
-    ``chosen`` says that the number of experts was chosen by the fit, and not asked for.
+    ``chosen`` says that the number of experts was chosen by the fit, and not asked for. ``groups`` (n,) of
+    rows that belong together.
     """
     mixture, *others = models
     metric = "RMSE" if mixture.prediction.ndim == 1 else "log loss"
     loss = {one.name: losses(one, y) for one in models}
     score = {one.name: scores(one, y, weight)[metric] or 0.0 for one in models}
-    against = {one.name: difference(loss[mixture.name], loss[one.name], weight) for one in others}
+    against = {one.name: difference(loss[mixture.name], loss[one.name], weight, groups) for one in others}
     best = min(others, key=lambda one: score[one.name]).name
     rows = f"{len(y):,} held-out rows"
+    rows += "" if groups is None else f" of {len(np.unique(groups)):,} groups"
     said = f"{metric} {score[mixture.name]:.4g} on {rows}, against {score[best]:.4g} of {_the(best)}"
     if n_experts == 1:
         start = "One expert is enough: more would not pay for their parameters, so this" if chosen else "This"
@@ -123,23 +145,40 @@ def verdict(
     low, high = against[best][1:]
     one_low, one_high = against[ONE][1:] if ONE in against else (low, high)
     helps_over_one = one_high < 0
+    but = _narrow(mixture, y, weight, groups)
     if high < 0:
-        return Verdict(f"The mixture helps: {said}, and these rows are enough to tell.", True)
+        return Verdict(f"The mixture helps: {said}, and these rows are enough to tell.{but}", True)
     if low > 0 and helps_over_one:
         start = "The mixture helps over one expert, but is not the best here"
-        return Verdict(f"{start}: {said}. Use {best} where only the error counts.", True)
+        return Verdict(f"{start}: {said}. Use {best} where only the error counts.{but}", True)
     if low > 0 or one_low > 0:
         return Verdict(f"The mixture does not help: {said}. Use {_the(best)}.", False)
     if helps_over_one:
         return Verdict(
             f"The mixture helps over one expert ({metric} {score[ONE]:.4g}): {said}; between these two, the "
-            "rows cannot tell.",
+            f"rows cannot tell.{but}",
             True,
         )
     return Verdict(
         f"The mixture does not help, as far as {rows} can tell: {said}; that is within chance. One "
         f"expert ({metric} {score[ONE]:.4g}) is simpler.",
         False,
+    )
+
+
+def _narrow(
+    mixture: Held, y: npt.NDArray[Any], weight: Floats, groups: npt.NDArray[Any] | None = None
+) -> str:
+    """Say so where the mixture's intervals cover clearly less than they claim: small errors hide it."""
+    if mixture.interval is None:
+        return ""
+    inside = ((mixture.interval[:, 0] <= y) & (y <= mixture.interval[:, 1])).astype(float)
+    found, _, high = difference(inside, np.zeros(len(y)), weight, groups)
+    if high >= COVERAGE:
+        return ""
+    return (
+        f" But do not trust its intervals: those of {COVERAGE:.0%} hold {found:.0%} of the rows. Fewer "
+        "experts or inputs, or more rows, make them honest."
     )
 
 

@@ -85,11 +85,14 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
     survey = Survey.of(path, names, rows, request, source)
     task = survey.task
     request.check_task(task)
-    read_target(request.target, survey.fitted[request.target], task, request.wishes.missing, source=source)
+    missing = request.wishes.missing
+    asked, there = read_target(request.target, survey.fitted[request.target], task, missing, source=source)
     inputs = [name for name in names if name not in (request.target, request.weights)]
     encoder, found = find(survey.fitted, inputs, request.wishes, source=f"a sample of {source}")
     encoder = encoder.refilled(found)
     say(saying.of_table(source, rows, encoder, found, request, task, survey.without_target))
+    if task == "regression" and (hint := saying.of_few_values(request, asked[there])):
+        say(hint)
     say(
         f"streamed: kinds, missing values and baselines are of a sample of {survey.fitted.num_rows:,} rows, "
         f"scores of {survey.held.num_rows:,} held-out ones"

@@ -65,7 +65,12 @@ def read_target(
             raise ValueError(
                 f"{source}, row {first + wrong.row}, column {name!r}: {wrong.value!r} is not a finite "
                 "number; rows count from 0; correct it, or use --task=classification where the target is a "
-                "label"
+                f"label{values.hint_of(wrong.value)}"
+            )
+        if (large := values.too_large(y)) and not fitted:
+            raise ValueError(
+                f"{source}, row {first + large.row}, column {name!r}: {large.value} is too large; numbers up "
+                f"to {values.LARGEST:g} are fitted; rows count from 0; correct it, or use another unit"
             )
         there = ~np.isnan(y)
         if not fitted and there.sum() and (y[there] == y[there][0]).all():
@@ -76,19 +81,17 @@ def read_target(
         classes = len(set(y[there]))
         if classes == 1 and not fitted:
             raise ValueError(f"--target={name} is {y[there][0]!r} in every row: nothing to predict")
-        check_classes(name, classes)
+        check_classes(name, classes, next(iter(y[there]), ""))
     if not there.any() and not fitted:
         raise ValueError(f"--target={name} is missing in every row of {source}")
     return y, there
 
 
-def check_classes(name: str, count: int) -> None:
-    """Say so where there are very many classes."""
+def check_classes(name: str, count: int, example: str = "") -> None:
+    """Say so where there are very many classes; ``example`` is one of them."""
     if count > MOST_CLASSES:
-        raise ValueError(
-            f"--target={name} has {count:,} classes, at most {MOST_CLASSES} are fitted; if it is a number, "
-            "use --task=regression"
-        )
+        hint = values.hint_of(example) or "; if it is a number, use --task=regression"
+        raise ValueError(f"--target={name} has {count:,} classes, at most {MOST_CLASSES} are fitted{hint}")
 
 
 def read_weights(name: str, array: Any, missing: tuple[str, ...], *, source: str, first: int = 0) -> Floats:

@@ -1,5 +1,6 @@
 """From a column of a table to plain values: numbers, dates, booleans, labels; and the first wrong one."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ DATES = (
     "%d/%m/%Y",
 )
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+# a number with what Arrow does not read: a currency, commas between thousands, a unit or percent
+_DRESSED = re.compile(r"[+-]?[$€£¥]? ?([+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?) ?(%|[^\W\d_]{1,3}|[$€£¥])?")
+LARGEST = 1e30  # of a number: sums of squares of larger ones overflow in a fit
 _FRACTION = r"(:\d\d)\.\d+"  # of a second
 _COMMA = r"^[+-]?\d+,\d+$"  # decimal commas; 1,500 alone may be a thousand and a half, or 1.5
 _THOUSANDS = r"^[+-]?\d{1,3},\d{3}$"
@@ -134,6 +138,31 @@ def booleans(array: Any, missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong |
     found = np.array([np.nan if one is None else words.get(one.lower(), np.inf) for one in text], dtype=float)
     bad = np.flatnonzero(np.isinf(found))
     return found, Wrong(int(bad[0]), str(text[bad[0]])) if len(bad) else None
+
+
+def plain_number(text: str) -> str:
+    """Give the number that a dressed one seems to mean, as it must be written; "" where there is none.
+
+    >>> plain_number("$1,234.50"), plain_number("12 %"), plain_number("3,400 km"), plain_number("B12")
+    ('1234.50', '12', '3400', '')
+    """
+    found = _DRESSED.fullmatch(text.strip())
+    if found is None:
+        return ""
+    sign = "-" if text.strip().startswith("-") and not found[1].startswith("-") else ""
+    return sign + found[1].replace(",", "")
+
+
+def hint_of(text: str) -> str:
+    """Say how to write a number that is not understood, for the end of a complaint; or ""."""
+    plain = plain_number(text)
+    return f"; where {text!r} is a number, write {plain}" if plain else ""
+
+
+def too_large(x: Floats) -> Wrong | None:
+    """Give the first number that is too large to fit."""
+    bad = np.flatnonzero(np.abs(np.nan_to_num(x)) > LARGEST)
+    return Wrong(int(bad[0]), f"{x[bad[0]]:g}") if len(bad) else None
 
 
 def dates(array: Any, form: str = "", missing: tuple[str, ...] = ()) -> tuple[Floats, Wrong | None]:
