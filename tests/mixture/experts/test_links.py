@@ -225,7 +225,7 @@ def test_no_coefficient_makes_a_log_density_nan(intercept: float, count: int) ->
         (
             BinomialExpert,
             np.array([[1, 2], [0.5, 1]]),
-            "expert='binomial' takes whole numbers; y in row 1 is [0.5 1. ]. "
+            "expert='binomial' takes whole numbers; y in row 1 is [0.5, 1.0]. "
             'Round y, or use expert="gamma" for a positive target that is measured, not counted.',
         ),
     ],

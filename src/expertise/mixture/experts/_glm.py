@@ -220,6 +220,6 @@ def check_counts(family: str, y: npt.NDArray[Any]) -> None:
     if len(broken):
         row = int(broken[0])
         raise ValueError(
-            f"expert={family!r} takes whole numbers; y in row {row} is {np.array2string(y[row])}. "
+            f"expert={family!r} takes whole numbers; y in row {row} is {np.asarray(y[row]).tolist()!r}. "
             'Round y, or use expert="gamma" for a positive target that is measured, not counted.'
         )
