@@ -123,15 +123,15 @@ def test_ctrl_c_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(reading, "BATCH", 40)
     calls = []
-    predict = TableModel.predict
+    answer = TableModel.answer
 
     def interrupted(self: TableModel, *given: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return predict(self, *given, **options)
+        return answer(self, *given, **options)
 
-    monkeypatch.setattr(TableModel, "predict", interrupted)
+    monkeypatch.setattr(TableModel, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_file(model, file, tmp_path / out)
     assert list(tmp_path.iterdir()) == []
@@ -171,3 +171,24 @@ def test_dictionaries_that_differ_from_batch_to_batch(
     predict_file(model, path, tmp_path / "p.csv", copy=("colour",))
     found = read(tmp_path / "p.csv")
     same_answers(model.predict(frame), {name: found[name] for name in found if name != "colour"})
+
+
+def test_what_was_filled_is_said(model: TableModel, frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Size had gaps at the fit, so a feature marks them; x had none, so they are filled, and this is said."""
+    gaps = frame.copy()
+    gaps.loc[[3, 70, 71], "x"] = np.nan
+    gaps.loc[4, "size"] = np.nan
+    said: list[str] = []
+    predict_file(model, write(gaps, tmp_path / "t.csv"), tmp_path / "p.csv", say=said.append)
+    (x,) = (column for column in model.encoder.columns if column.name == "x")
+    assert said == [
+        f"x is missing in 3 of {len(frame)} rows, and never was at the fit: {x.text(x.fill)}, the usual "
+        "value, stands for it"
+    ]
+    usual = frame.copy()
+    usual.loc[[3, 70, 71], "x"] = x.fill
+    usual.loc[4, "size"] = np.nan
+    same_answers(model.predict(usual), read(tmp_path / "p.csv"))
+    said.clear()
+    predict_file(model, write(frame, tmp_path / "u.csv"), tmp_path / "p.csv", say=said.append)
+    assert said == []
