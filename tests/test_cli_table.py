@@ -316,7 +316,7 @@ def test_an_error_in_the_middle_leaves_the_old_model(
         def stop(*_: Any, error: BaseException = error, **__: Any) -> Any:
             raise error
 
-        monkeypatch.setattr("expertise.table.fitting.compare", stop)
+        monkeypatch.setattr("expertise.table.fitting.judge", stop)
         assert run("fit", data, "--target=y", "--experts=1", f"--out={out}") == code
         told = capsys.readouterr().err.splitlines()[-1]
         assert told == ("expertise: interrupted" if code == 130 else "expertise: no good")

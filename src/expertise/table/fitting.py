@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +91,9 @@ def fit_table(
     result.facts = saying.facts(result, request, len(train), len(test))
     result.errors = standard_errors(model, X[train], labels[train], weight[train])
     if len(test):
-        compare(result, request, X, y, weight, train, test, labels, groups)
+        one = single(request, result, X[train], labels[train], weight[train])
+        fitted, held = (Part(X[part], y[part], weight[part]) for part in (train, test))
+        judge(result, request, one, fitted, held, None if groups is None else groups[test])
         if request.keep_rows:
             kept = sample(len(test), KEPT, request.seed)
             result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
@@ -163,36 +165,33 @@ def _shared(
     return None
 
 
-def compare(
+class Part(NamedTuple):
+    """Encoded rows: X (n, d), y (n,) numbers or codes of classes, weights (n,)."""
+
+    X: Floats
+    y: npt.NDArray[Any]
+    weight: Floats
+
+
+def judge(
     result: TableModel,
     request: Request,
-    X: Floats,
-    y: npt.NDArray[Any],
-    weight: Floats,
-    train: npt.NDArray[np.intp],
-    test: npt.NDArray[np.intp],
-    labels: npt.NDArray[Any],
+    one: Mixture,
+    fitted: Part,
+    held: Part,
     groups: npt.NDArray[Any] | None = None,
 ) -> None:
-    """Fit the baselines on the same rows, score all on the held-out ones, and judge."""
-    one = single(request, result, X[train], labels[train], weight[train])
-    models = [answers(MIXTURE, result.mixture, X[test], y[test])]
-    models.append(answers(ONE, one, X[test], y[test]))
+    """Score the mixture, the one expert and the baselines on held-out rows, and say whether it helps.
+
+    ``fitted`` are the rows that the baselines learn from; ``groups`` (n,) belong to the held-out rows.
+    """
+    models = [answers(MIXTURE, result.mixture, held.X, held.y), answers(ONE, one, held.X, held.y)]
+    n_classes = len(result.classes)
     for name, estimator in (baselines.linear(result.task), baselines.boosting(result.task, request.seed)):
-        models.append(
-            baselines.fit_and_predict(
-                name, estimator, X[train], y[train], weight[train], X[test], len(result.classes)
-            )
-        )
-    result.scores = [(held.name, scores(held, y[test], weight[test])) for held in models]
-    judged = verdict(
-        models,
-        y[test],
-        weight[test],
-        result.n_experts,
-        chosen=request.experts == "auto",
-        groups=None if groups is None else groups[test],
-    )
+        models.append(baselines.fit_and_predict(name, estimator, *fitted, held.X, n_classes))
+    result.scores = [(model.name, scores(model, held.y, held.weight)) for model in models]
+    chosen = request.experts == "auto"
+    judged = verdict(models, held.y, held.weight, result.n_experts, chosen=chosen, groups=groups)
     result.verdict, result.helps = judged.text, judged.helps
 
 

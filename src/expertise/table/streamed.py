@@ -17,15 +17,13 @@ import numpy.typing as npt
 
 from expertise._optional import require
 from expertise._progress import progress
-from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
-from expertise.table import baselines, saying
+from expertise.table import saying
 from expertise.table.columns import Encoder
-from expertise.table.fitting import KEPT, Say, answers, fit_mixture, sample
+from expertise.table.fitting import KEPT, Part, Say, fit_mixture, judge, sample, single
 from expertise.table.kinds import find
 from expertise.table.model import KeptRows, Mixture, TableModel
 from expertise.table.reading import check_table, format_of, parquet_batches, parquet_size
 from expertise.table.request import Request
-from expertise.table.scoring import MIXTURE, ONE, scores, verdict
 from expertise.table.targets import (
     MOST_CLASSES,
     check_classes,
@@ -288,16 +286,8 @@ def _compare(
     if result.task == "classification":
         codes = np.searchsorted(np.array(result.classes), truth)
         fitted = np.searchsorted(np.array(result.classes), y)
-    kind = MixtureOfExpertsRegressor if result.task == "regression" else MixtureOfExpertsClassifier
-    arguments = {**request.arguments(result.encoder), "n_experts": 1, "gate": "constant"}
-    arguments |= {"gate_features": None, "keep_path": False, "expert": (request.expert or (None,))[0]}
-    one = _passes(kind(**arguments).fit(X, y, sample_weight=weight), chunks, list(result.classes) or None, [])
-    models = [answers(MIXTURE, result.mixture, new, truth), answers(ONE, one, new, truth)]
-    for name, estimator in (baselines.linear(result.task), baselines.boosting(result.task, request.seed)):
-        models.append(baselines.fit_and_predict(name, estimator, X, fitted, weight, new, len(result.classes)))
-    result.scores = [(held.name, scores(held, codes, new_weight)) for held in models]
-    judged = verdict(models, codes, new_weight, result.n_experts, chosen=request.experts == "auto")
-    result.verdict, result.helps = judged.text, judged.helps
+    one = _passes(single(request, result, X, y, weight), chunks, list(result.classes) or None, [])
+    judge(result, request, one, Part(X, fitted, weight), Part(new, codes, new_weight))
     if request.keep_rows:
         kept = sample(len(found), KEPT, request.seed)
         result.kept = KeptRows(found[kept], codes[kept], survey.held_rows[kept], survey.n_held)
