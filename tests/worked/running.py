@@ -1,13 +1,24 @@
 """Runs a worked example as a reader would, and holds what it prints against its page in docs/."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NUMBER = re.compile(r"[-+]?\d*\.\d+|[-+]?\d+")
+
+
+def script_of(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import examples/worked/NAME.py, which finds its tools beside it as a script does."""
+    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
+    monkeypatch.delitem(sys.modules, "_tools", raising=False)
+    return importlib.import_module(name)
 
 
 def run_example(name: str, data: Path, *arguments: str) -> str:

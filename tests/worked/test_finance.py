@@ -1,8 +1,6 @@
 """The worked example of bull and bear markets: no leak, its models are densities, what its page claims."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,16 +9,14 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import assert_page_shows, run_example, script_of
 
 pytest.importorskip("statsmodels")
 
 
 @pytest.fixture
 def finance(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("finance")
+    return script_of("finance", monkeypatch)
 
 
 def made(n: int = 400) -> tuple[np.ndarray, np.ndarray]:

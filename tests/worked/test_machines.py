@@ -1,8 +1,6 @@
 """The worked example of the two machines: its models and measures, and what its page claims."""
 
-import importlib
 import re
-import sys
 from math import comb
 from pathlib import Path
 from types import ModuleType
@@ -10,16 +8,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import ROOT, assert_page_shows, run_example, script_of
 
 pytest.importorskip("torch")
 
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("machines")
+    return script_of("machines", monkeypatch)
 
 
 def tables(part: str) -> dict[str, list[float]]:

@@ -1,8 +1,6 @@
 """The worked example of the four hospitals: its functions, and the claims of its page."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,14 +9,12 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import assert_page_shows, run_example, script_of
 
 
 @pytest.fixture
 def hearts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("medicine_hearts")
+    return script_of("medicine_hearts", monkeypatch)
 
 
 def made(n: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,8 +1,6 @@
 """The worked example of the skin diseases: its functions, and the claims of its page."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import assert_page_shows, run_example, script_of
 
 
 @pytest.fixture
 def skin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("medicine_skin")
+    return script_of("medicine_skin", monkeypatch)
 
 
 def made(n: int = 150) -> tuple[np.ndarray, np.ndarray]:

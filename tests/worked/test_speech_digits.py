@@ -1,24 +1,20 @@
 """The worked example of spoken digits: its features, no leak from a new voice, and what its page claims."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import assert_page_shows, run_example, script_of
 
 pytest.importorskip("torch")
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("speech_digits")
+    return script_of("speech_digits", monkeypatch)
 
 
 def figures(printed: str, start: str) -> dict[str, list[float]]:

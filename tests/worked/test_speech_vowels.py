@@ -1,15 +1,13 @@
 """The worked example of vowels: what it counts, and what its page claims about who finds the group."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import assert_page_shows, run_example, script_of
 
 pytest.importorskip("torch")
 
@@ -17,9 +15,7 @@ pytest.importorskip("torch")
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> ModuleType:
     monkeypatch.setenv("EXPERTISE_DATA", str(data_dir))
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("speech_vowels")
+    return script_of("speech_vowels", monkeypatch)
 
 
 def figures(printed: str, start: str) -> dict[str, list[float]]:

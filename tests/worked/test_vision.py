@@ -1,15 +1,13 @@
 """The worked example of handwritten digits: its data, its mixtures, and what its page claims."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from worked.running import ROOT, assert_page_shows, run_example
+from worked.running import ROOT, assert_page_shows, run_example, script_of
 
 pytest.importorskip("torch")
 PICTURE = ROOT / "docs" / "examples" / "vision-experts.png"
@@ -17,9 +15,7 @@ PICTURE = ROOT / "docs" / "examples" / "vision-experts.png"
 
 @pytest.fixture
 def vision(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "examples" / "worked")
-    monkeypatch.delitem(sys.modules, "_tools", raising=False)
-    return importlib.import_module("vision")
+    return script_of("vision", monkeypatch)
 
 
 def tables(part: str) -> dict[str, list[float]]:
