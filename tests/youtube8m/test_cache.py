@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from expertise.youtube8m.reading import shards as _shards
 from expertise.youtube8m.records import RecordError
 from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate, ragged_rows
 from youtube8m.making import NUM_CLASSES, SPEC, make_videos, write_files
+from youtube8m.several import wait_for
 
 MIXED = [".tfrecord", ".npz", ".parquet", ".tfrecord.gz"]
 
@@ -162,13 +163,6 @@ def test_one_that_was_not_on_the_disk_when_the_machine_stopped(
     monkeypatch.undo()
     open_quietly(files, root)
     wait_for(lambda: (folder / "settled").exists())
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 # ---- errors
@@ -322,6 +316,8 @@ def half_done(tmp_path: Path, lanes: str) -> Iterator[subprocess.Popen[bytes]]:
     )
     try:
         wait_for(lambda: any(path.stat().st_size > 0 for path in root.glob(".*.part/features.f32")))
+        # the builder's own lane writes at once; a worker process may start after it
+        wait_for(lambda: bool(children(builder.pid)) or lanes != "processes")
         yield builder
     finally:
         builder.kill()
@@ -350,9 +346,8 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_a_cache(tmp_path: Pat
         check_same(open_quietly(files, tmp_path / "cache"), files)
         assert folders(tmp_path / "cache") == (1, 1)
         whole = next(path for path in (tmp_path / "cache").iterdir() if path.name[0] != ".")
-        wait_for(
-            (whole / "settled").exists
-        )  # what is still written behind the scenes is in the way of rmtree
+        # what is still written behind the scenes is in the way of rmtree
+        wait_for((whole / "settled").exists)
         shutil.rmtree(whole)
         builder.send_signal(signal.SIGKILL)
         builder.wait()
@@ -395,7 +390,7 @@ def test_ctrl_c_ends_a_builder_and_its_workers(tmp_path: Path) -> None:
         workers = children(builder.pid)
         time.sleep(3)  # until both wait: a signal just before a call that blocks does not end the call
         os.killpg(builder.pid, signal.SIGINT)
-        _, said = builder.communicate(timeout=20)
+        _, said = builder.communicate(timeout=60)
         assert said.rstrip().endswith(b"KeyboardInterrupt")
         assert b"in serve" not in said  # the workers say nothing
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

@@ -4,8 +4,8 @@ import io
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from expertise.youtube8m.reading.frame_videos import FrameVideos
 from expertise.youtube8m.records import RecordError, write_records
 from expertise.youtube8m.videos import FeatureSpec
 from youtube8m.making_frames import NUM_CLASSES, SPEC, Clip, encode, make_clips, write_clips
+from youtube8m.several import wait_for
 
 SIZES = [30, 0, 7, 12]
 
@@ -92,15 +93,15 @@ def test_chunks_that_come_in_any_order(tmp_path: Path, monkeypatch: pytest.Monke
     format_class = type(format_of(files[0]))
     read, root = format_class.read_frames, tmp_path / "cache"
 
+    def holds_more_than(size: int) -> bool:
+        return next(root.glob(".*.part/frames.u8")).stat().st_size > size
+
     def until_another_has_written(*arguments: Any) -> Iterator[FrameVideos]:
         for number, chunk in enumerate(read(*arguments)):
             yield chunk
             if number == 0:
-                size = next(root.glob(".*.part/frames.u8")).stat().st_size
-                end = time.monotonic() + 20
-                while next(root.glob(".*.part/frames.u8")).stat().st_size <= size:
-                    assert time.monotonic() < end
-                    time.sleep(0.01)
+                own = int(chunk.lengths.sum()) * SPEC.total  # the other may have written before or after it
+                wait_for(partial(holds_more_than, own))
 
     monkeypatch.setattr(format_class, "read_frames", until_another_has_written)
     cache = open_quietly(files, root, num_workers=2)
@@ -143,10 +144,7 @@ def test_is_built_once_and_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     root = tmp_path / "cache"
     open_quietly(files, root)
     (folder,) = root.iterdir()
-    end = time.monotonic() + 20
-    while not (folder / "settled").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_for((folder / "settled").exists)
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | {"boot": "another"}))
     monkeypatch.setattr(cache_module, "convert_shards", None)  # would fail if it were called

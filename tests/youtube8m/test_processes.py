@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -31,7 +30,7 @@ from expertise.youtube8m.records import encode_sequence_example, write_records
 from expertise.youtube8m.step import compiler_found
 from expertise.youtube8m.train import train
 from youtube8m.conftest import write_tiny
-from youtube8m.several import Process, arguments, command, make_runs, said, start
+from youtube8m.several import Process, arguments, command, make_runs, said, start, wait_for
 
 VIDEOS, EVALUATED = 609, 33  # the last batch of 32 has one video, and so has that of an evaluation
 HALF = 16  # batch size of each of two processes
@@ -255,20 +254,13 @@ def test_an_error_of_one_ends_the_others_with_its_words(made: Made) -> None:
 # ---- ends
 
 
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def long_run(data: Path, tmp_path: Path) -> Iterator[tuple[Flags, list[Process]]]:
     """Two processes that train for minutes, and have saved a checkpoint."""
     flags = flags_for(data, tmp_path / "run", model="LogisticModel", num_epochs=5000, export_model_steps=20)
     processes = start(command(flags), 2, tmp_path)
     try:
-        until(lambda: bool(checkpoint.steps_of(tmp_path / "run")))
+        wait_for(lambda: bool(checkpoint.steps_of(tmp_path / "run")))
         yield flags, processes
     finally:
         for process in processes:
@@ -319,7 +311,7 @@ def waiting(tmp_path: Path) -> Iterator[list[Process]]:
     """Two processes, the second of which waits for what the first does for minutes."""
     processes = start(["-c", WAIT, str(tmp_path)], 2, tmp_path)
     try:
-        until(lambda: all((tmp_path / f"joined{rank}").exists() for rank in (0, 1)))
+        wait_for(lambda: all((tmp_path / f"joined{rank}").exists() for rank in (0, 1)))
         yield processes
     finally:
         for process in processes:
@@ -357,7 +349,7 @@ def test_a_signal_to_torchrun_stops_all_at_one_step(data: Path, tmp_path: Path, 
     with (tmp_path / "output.txt").open("wb") as output:
         process = subprocess.Popen([sys.executable, *torchrun], stdout=output, stderr=output)
     try:
-        until(lambda: bool(checkpoint.steps_of(tmp_path / "run")))
+        wait_for(lambda: bool(checkpoint.steps_of(tmp_path / "run")))
         process.send_signal(number)
         process.wait(timeout=60)
     finally:
@@ -603,7 +595,7 @@ def test_a_process_that_hangs_says_why_and_exits(
     with interruptible() as interrupted:
         watch.start()
         sleeper[1].kill()
-        until(lambda: bool(codes), 10.0)
+        wait_for(lambda: bool(codes), 10.0)
         assert interrupted.is_set()
     watch.stop()
     assert codes == [1]
