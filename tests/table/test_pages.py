@@ -261,7 +261,7 @@ def test_rows_of_a_table_with_and_without_a_target(
     elif target == "not there":
         other = other.drop(columns="y")
     path = write(other, tmp_path / "t.csv")
-    rows = pages._rows_of(model, path, "error", (), "utf8")
+    rows, _ = pages._rows_of(model, path, "error", (), "utf8")
     found = pages.record(model, rows, "t")
     assert len(found.gate) == (80 if target == "gaps" else 160)
     assert (found.y is None) == (target in ("empty", "not there"))
@@ -278,7 +278,7 @@ def test_more_rows_than_a_page_shows_are_a_sample(
     model: TableModel, frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "KEPT", 50)
-    rows = pages._rows_of(model, write(frame, tmp_path / "t.csv"), "error", (), "utf8")
+    rows, _ = pages._rows_of(model, write(frame, tmp_path / "t.csv"), "error", (), "utf8")
     assert (len(rows.values), rows.of) == (50, 160)
     np.testing.assert_array_equal(rows.y, frame["y"].iloc[rows.row])
 

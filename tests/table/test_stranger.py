@@ -60,6 +60,10 @@ def test_rows_in_the_order_of_time_are_warned_of(tmp_path: Path) -> None:
         assert any(warning in one for one in model.warnings)
     mixed = fitted(write(table.sample(frac=1, random_state=0), tmp_path / "mixed.csv"))
     assert not any(warning in one for one in mixed.warnings)
+    (advice,) = (one for one in fitted(write(table, tmp_path / "d.csv")).warnings if warning in one)
+    assert advice.endswith("For that: --order=day")
+    followed = fitted(write(table, tmp_path / "followed.csv"), order="day")
+    assert not any(warning in one for one in followed.warnings)
     whole = fitted(write(table, tmp_path / "whole.csv"), test=0)
     assert not any(warning in one for one in whole.warnings)
 

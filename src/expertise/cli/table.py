@@ -67,11 +67,15 @@ def fit(
         str,
         _flag("A column of groups: their rows stay together, and share an expert if the gate sees the same."),
     ] = "",
+    order: Annotated[
+        str, _flag("A column of dates or numbers: the last rows by it are held out, not random ones.")
+    ] = "",
     test: Annotated[float, _flag("Share of the rows that is held out; 0 holds none out.")] = 0.2,
     seed: Annotated[int, Parameter(help="Makes results repeatable.", converter=whole_number)] = 0,
     categories: Annotated[str, _flag("Columns of numbers that are names, separated by commas.")] = "",
     keep: Annotated[str, _flag("Columns to take although they look like row numbers or names of rows.")] = "",
     drop: Annotated[str, _flag("Columns to leave out, separated by commas.")] = "",
+    day_first: Annotated[bool, _flag("Read 3/4/2025 as the third of April.")] = False,
     missing: Missing = "",
     encoding: Encoding = "utf8",
     stream: Annotated[
@@ -96,9 +100,10 @@ def fit(
         gate_features=_names(gate_features),
         weights=weights,
         groups=groups,
+        order=order,
         test=test,
         seed=seed,
-        wishes=Wishes(_names(categories), _names(keep), _names(drop), _names(missing)),
+        wishes=Wishes(_names(categories), _names(keep), _names(drop), _names(missing), day_first),
         keep_rows=keep_rows,
     )
     if stream or must_stream(data):

@@ -85,6 +85,12 @@ class Column:
         fill = float(np.round(there.mean())) if self.kind == "boolean" else float(np.median(there))
         return replace(self, fill=fill)
 
+    def widened(self, x: Floats) -> "Column":
+        """Let the range reach over further values (n,)."""
+        if np.isnan(x).all():
+            return self
+        return replace(self, low=min(self.low, float(np.nanmin(x))), high=max(self.high, float(np.nanmax(x))))
+
     # -- from values to features
 
     def features(self) -> list[dict[str, Any]]:
@@ -176,6 +182,11 @@ class Encoder:
     def refilled(self, found: Floats) -> "Encoder":
         """Learn anew, from the values of fitted rows alone, what stands for a missing value."""
         columns = tuple(column.refilled(found[:, j]) for j, column in enumerate(self.columns))
+        return Encoder(columns, self.left_out)
+
+    def widened(self, found: Floats) -> "Encoder":
+        """Let the ranges reach over further values (n, columns)."""
+        columns = tuple(column.widened(found[:, j]) for j, column in enumerate(self.columns))
         return Encoder(columns, self.left_out)
 
     def encode(self, found: Floats) -> Floats:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from expertise.core.explanation import effects
 from expertise.mixture import MixtureOfExpertsClassifier
 from expertise.table.model import TableModel
-from expertise.table.reading import read_table
+from expertise.table.reading import open_batches
+from expertise.table.remarks import outside, reach
 from expertise.table.values import Floats
 
 MOVERS = 5  # inputs that are named
@@ -33,17 +34,21 @@ def explain_rows(
     ValueError : a row that is not there, or what `TableModel.predict` complains of.
     """
     source = Path(path).name
-    table = read_table(path, encoding=encoding)
-    outside = [row for row in rows if not 0 <= row < table.num_rows]
-    if outside:
-        raise ValueError(
-            f"--row={outside[0]}: {source} has the rows 0 to {table.num_rows - 1}; rows count from 0"
-        )
-    texts = []
-    for row in rows:  # read one by one: a wrong value elsewhere is no reason not to explain this row
-        values = model.encoder.read(table.slice(row, 1), source=source, missing=missing, new=new, first=row)
-        texts.append(explanation(model, values, row))
-    return "\n\n".join(texts)
+    total, _, batches = open_batches(path, encoding)
+    gone = [row for row in rows if not 0 <= row < total]
+    if gone:
+        raise ValueError(f"--row={gone[0]}: {source} has the rows 0 to {total - 1}; rows count from 0")
+    texts, first = {}, 0
+    for batch in batches:
+        for row in {row for row in rows if first <= row < first + batch.num_rows}:
+            # read one by one: a wrong value elsewhere is no reason not to explain this row
+            one = batch.slice(row - first, 1)
+            values = model.encoder.read(one, source=source, missing=missing, new=new, first=row)
+            texts[row] = explanation(model, values, row)
+        first += batch.num_rows
+        if first > max(rows):
+            break
+    return "\n\n".join(texts[row] for row in rows)
 
 
 def moved(model: TableModel, values: Floats) -> tuple[Floats, Floats]:
@@ -104,6 +109,14 @@ def explanation(model: TableModel, values: Floats, row: int) -> str:
         f"who decided: expert {k}, with a weight of {sure:.2f}"
         + ("" if sure >= 0.8 else "; the gate is not sure"),
     ]
+    far = np.flatnonzero(outside(model.encoder.columns, values)[0])
+    if len(far):
+        columns = [model.encoder.columns[j] for j in far]
+        named = (
+            f"{column.name} is {column.text(values[0, j])} (the fit had {reach(column)})"
+            for column, j in zip(columns, far, strict=True)
+        )
+        lines.append(f"extrapolated: {'; '.join(named)}")
     for j, said in enumerate(experts):
         lines.append(f"  expert {j}: weight {answer[f'weight of expert {j}']:.2f}, says {_show(said)}{about}")
     lines.append(f"what moved the gate to expert {k} (weight, against the usual value of the input):")

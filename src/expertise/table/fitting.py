@@ -12,12 +12,13 @@ import numpy.typing as npt
 from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
 from expertise.table import baselines, saying
 from expertise.table.columns import Encoder
-from expertise.table.kinds import find
+from expertise.table.kinds import find, read_order
 from expertise.table.model import KeptRows, Mixture, TableModel
 from expertise.table.reading import read_table
 from expertise.table.request import Request
+from expertise.table.sampling import sample
 from expertise.table.scoring import COVERAGE, MIXTURE, ONE, Held, scores, verdict
-from expertise.table.splitting import hold_out
+from expertise.table.splitting import hold_out, hold_out_last, stretches
 from expertise.table.targets import check_weights, read_groups, read_target, read_weights, task_of
 from expertise.table.values import Floats
 
@@ -66,39 +67,66 @@ def fit_table(
         weight = read_weights(request.weights, table[request.weights], missing, source=source)
     groups = read_groups(request.groups, table[request.groups], missing, source) if request.groups else None
     labels = y if task == "regression" else np.where(there, y, "").astype(str)
-    train, test = hold_out(
-        len(rows),
-        request.test,
-        request.seed,
-        classes=labels[rows] if task == "classification" else None,
-        groups=None if groups is None else groups[rows],
-    )
-    train, test = rows[train], rows[test]
+    of_classes = labels if task == "classification" else None
+    train, test, moment, since = _split(table, rows, of_classes, groups, request, source)
     if task == "classification":
         test = _of_fitted_classes(labels, train, test, say)
         y = np.searchsorted(np.unique(labels[train]), labels)
     check_weights(request.weights, weight[train], "row to fit")
     check_weights(request.weights, weight[test], "held-out row")
-    say(saying.of_split(len(train), len(test), request))
+    say(saying.of_split(len(train), len(test), request, since))
     encoder = encoder.refilled(found[train])
     X = encoder.encode(found)
 
     shared = _shared(X, groups, train, request, encoder, say)
     model, said = fit_mixture(request, task, encoder, X[train], labels[train], weight[train], shared)
     result = TableModel(task, request.target, encoder, model, source, warnings=said)
-    if len(test) and groups is None and (column := in_order(encoder, found)):
+    if len(test) and groups is None and not since and (column := in_order(encoder, found)):
         said.append(saying.of_order(column))
-    result.facts = saying.facts(result, request, len(train), len(test))
+    result.facts = saying.facts(result, request, len(train), len(test), since)
     result.errors = standard_errors(model, X[train], labels[train], weight[train])
     if len(test):
         one = single(request, result, X[train], labels[train], weight[train])
         fitted, held = (Part(X[part], y[part], weight[part]) for part in (train, test))
-        judge(result, request, one, fitted, held, None if groups is None else groups[test])
+        together = groups[test] if groups is not None else None
+        judge(result, request, one, fitted, held, together if moment is None else stretches(moment[test]))
         if request.keep_rows:
             kept = sample(len(test), KEPT, request.seed)
             result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
     say(saying.of_fit(result))
     return result
+
+
+class Split(NamedTuple):
+    """Rows to fit and held out; of an order the moment of each row (n,), and the first one held out."""
+
+    train: npt.NDArray[np.intp]
+    test: npt.NDArray[np.intp]
+    moment: Floats | None = None
+    since: str = ""
+
+
+def _split(
+    table: Any,
+    rows: npt.NDArray[np.intp],
+    classes: npt.NDArray[Any] | None,
+    groups: npt.NDArray[Any] | None,
+    request: Request,
+    source: str,
+) -> Split:
+    """Part the rows that have a target; classes and groups are of all rows of the table."""
+    if request.order:
+        column, moment = read_order(request.order, table[request.order], request.wishes, source=source)
+        train, test = hold_out_last(moment[rows], request.test)
+        return Split(rows[train], rows[test], moment, column.text(moment[rows[test]].min()))
+    train, test = hold_out(
+        len(rows),
+        request.test,
+        request.seed,
+        classes=None if classes is None else classes[rows],
+        groups=None if groups is None else groups[rows],
+    )
+    return Split(rows[train], rows[test])
 
 
 def _of_fitted_classes(
@@ -183,7 +211,8 @@ def judge(
 ) -> None:
     """Score the mixture, the one expert and the baselines on held-out rows, and say whether it helps.
 
-    ``fitted`` are the rows that the baselines learn from; ``groups`` (n,) belong to the held-out rows.
+    ``fitted`` are the rows that the baselines learn from; ``groups`` (n,) belong to the held-out rows: they
+    err together. Of rows in an order these are stretches of time.
     """
     models = [answers(MIXTURE, result.mixture, held.X, held.y), answers(ONE, one, held.X, held.y)]
     n_classes = len(result.classes)
@@ -191,7 +220,8 @@ def judge(
         models.append(baselines.fit_and_predict(name, estimator, *fitted, held.X, n_classes))
     result.scores = [(model.name, scores(model, held.y, held.weight)) for model in models]
     chosen = request.experts == "auto"
-    judged = verdict(models, held.y, held.weight, result.n_experts, chosen=chosen, groups=groups)
+    what = "in {:,} stretches of time" if request.order else "of {:,} groups"
+    judged = verdict(models, held.y, held.weight, result.n_experts, chosen=chosen, groups=groups, what=what)
     result.verdict, result.helps = judged.text, judged.helps
 
 
@@ -226,10 +256,3 @@ def standard_errors(model: Mixture, X: Floats, y: npt.NDArray[Any], weight: Floa
 
 
 MOST_PARAMETERS = 1500  # of which standard errors are computed: two passes over the rows for each
-
-
-def sample(n: int, most: int, seed: int) -> npt.NDArray[np.intp]:
-    """Give up to ``most`` of n rows, drawn at random, in order."""
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,16 @@ _ID_NAME = re.compile(r"(^|[_ .-])(id|index|idx|key|uuid|rownames?|row)$|^unname
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says of columns: names to take as categories, to keep although id-like, to drop."""
+    """What the user says of columns: names to take as categories, to keep although id-like, to drop.
+
+    missing : further marks of a missing value. day_first : 3/4/2025 is in April.
+    """
 
     categories: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    day_first: bool = False
 
 
 def find(table: Any, names: Sequence[str], wishes: Wishes, *, source: str) -> tuple[Encoder, Floats]:
@@ -53,6 +57,28 @@ def find(table: Any, names: Sequence[str], wishes: Wishes, *, source: str) -> tu
         why = "; ".join(f"{name} is {reason}" for name, reason in left_out.items()) or "there are none"
         raise ValueError(f"{source} has no column of inputs that is of use: {why}")
     return Encoder(tuple(columns), left_out), np.stack(found, axis=1)
+
+
+def read_order(name: str, array: Any, wishes: Wishes, *, source: str) -> tuple[Column, Floats]:
+    """Give the moment of each row, a number or a date (n,), and the column that can write it.
+
+    Raises
+    ------
+    ValueError : neither numbers nor dates; a row without one.
+    """
+    kind, form = _kind(name, array, wishes, source)
+    if kind not in ("number", "date"):
+        raise ValueError(f"--order={name} holds a {kind}; rows are put in order by numbers or dates")
+    column = Column(name, kind, 0.0, 0.0, 0.0, form=form)
+    moments = column.read(array, wishes.missing)[0]
+    gone = np.flatnonzero(np.isnan(moments))
+    if len(gone):
+        raise ValueError(
+            f"{source}, row {gone[0]}, column {name!r}: it is missing, and so is the place of the row in the "
+            "order; rows count from 0; give each row one, or leave --order out"
+        )
+    whole = bool((moments % (DAY if kind == "date" else 1) == 0).all())
+    return replace(column, whole=whole), moments
 
 
 def _find(name: str, array: Any, wishes: Wishes, source: str) -> Column | str:
@@ -119,7 +145,8 @@ def _kind_of_text(name: str, array: Any, wishes: Wishes, source: str) -> tuple[s
         return "number", "," if values.decimal_commas(array, wishes.missing) else ""
     if {one.lower() for one in text[there]} <= {*values.TRUE, *values.FALSE}:
         return "boolean", ""
-    for form in values.DATES:
+    forms = values.DAY_FIRST if wishes.day_first else values.DATES
+    for form in forms:
         if values.dates(array, form, wishes.missing)[1] is None:
             return "date", form
     good = int((~np.isnan(found)).sum())

@@ -16,9 +16,11 @@ from expertise.report.record import Column as ShownColumn
 from expertise.report.record import Explained, MixtureRecord, Score
 from expertise.table import showing
 from expertise.table.explaining import moved, typical
-from expertise.table.fitting import KEPT, sample
+from expertise.table.fitting import KEPT
 from expertise.table.model import KeptRows, TableModel
-from expertise.table.reading import read_table
+from expertise.table.reading import open_batches
+from expertise.table.remarks import Remarks
+from expertise.table.sampling import Reservoir, sample
 from expertise.table.targets import read_target
 from expertise.table.values import Floats
 
@@ -53,48 +55,67 @@ def write_page(
                 "the model keeps no rows (it was fitted with --test=0 or --no-keep-rows); give a table to "
                 "report on: expertise report model.skops data.csv"
             )
+        remarks: list[str] = []
         rows, about = model.kept, f"held-out rows of {model.source}"
     else:
-        rows, about = _rows_of(model, data, new, missing, encoding), f"rows of {Path(data).name}"
+        rows, remarks = _rows_of(model, data, new, missing, encoding)
+        about = f"rows of {Path(data).name}"
     count = f"{len(rows.values):,}"
     source = f"{count} {about}" if rows.of == len(rows.values) else f"{count} of {rows.of:,} {about}"
-    caution = ""
+    caution = [f"Input {line}." for line in remarks]
     if data is not None and Path(data).name == model.source:
-        caution = (
+        caution.insert(
+            0,
             f"{model.source} has the name of the table of the fit. Rows that the fit saw make errors and "
-            "intervals look better than they are; a report without a table takes held-out rows alone."
+            "intervals look better than they are; a report without a table takes held-out rows alone.",
         )
-    return write_mixture_page(out, record(model, rows, source, caution))
+    return write_mixture_page(out, record(model, rows, source, " ".join(caution)))
 
 
 def _rows_of(
     model: TableModel, data: str | os.PathLike[str], new: str, missing: tuple[str, ...], encoding: str
-) -> KeptRows:
-    """Read the rows of a table; without a target y is empty."""
+) -> tuple[KeptRows, list[str]]:
+    """Read the rows of a table, and what is to be said of them; where no row has a target y is empty."""
     source = Path(data).name
-    table = read_table(data, encoding=encoding)
-    values = model.encoder.read(table, source=source, missing=missing, new=new)
-    chosen: npt.NDArray[np.intp] = np.arange(len(values))
-    y: npt.NDArray[Any] = np.empty(0)
-    if model.target in table.column_names:
-        array = table[model.target]
-        found, there = read_target(model.target, array, model.task, missing, source=source, fitted=True)
-        if there.any():
-            chosen = np.flatnonzero(there)
-            y = found[chosen] if model.task == "regression" else _codes(model, found, chosen, source)
-    kept = sample(len(chosen), KEPT, 0)
-    return KeptRows(values[chosen[kept]], y[kept] if len(y) else y, chosen[kept], len(chosen))
+    total, names, batches = open_batches(data, encoding)
+    remarks, key, first = Remarks(model.encoder), np.random.default_rng(0).random(total), 0
+    every, known = Reservoir(KEPT), Reservoir(KEPT)  # of all rows, and of those with a target
+    how: dict[str, Any] = {"source": source, "missing": missing}
+    for batch in batches:
+        rows = np.arange(first, first + batch.num_rows)
+        remarks.see(model.encoder.read(batch, new=new, first=first, **how))
+        every.offer(batch, key[rows], rows, np.ones(len(rows), bool))
+        if model.target in names:
+            array = batch[model.target]
+            y, there = read_target(model.target, array, model.task, first=first, fitted=True, **how)
+            if model.task == "classification":
+                _codes(model, y, np.flatnonzero(there), source, first)
+            known.offer(batch, key[rows], rows, there)
+        first += batch.num_rows
+    chosen = known if known.offered else every
+    table, rows = chosen.taken()
+    values = model.encoder.read(table, new=new, **how)
+    y = np.empty(0)
+    if known.offered:
+        y, _ = read_target(model.target, table[model.target], model.task, fitted=True, **how)
+        if model.task == "classification":
+            y = _codes(model, y, np.arange(len(y)), source)
+    return KeptRows(values, y, rows, chosen.offered), remarks.lines()
 
 
 def _codes(
-    model: TableModel, labels: npt.NDArray[Any], chosen: npt.NDArray[np.intp], source: str
+    model: TableModel,
+    labels: npt.NDArray[Any],
+    chosen: npt.NDArray[np.intp],
+    source: str,
+    first: int = 0,
 ) -> npt.NDArray[np.intp]:
     code = {label: number for number, label in enumerate(model.classes)}
     for row in chosen:
         if labels[row] not in code:
             raise ValueError(
-                f"{source}, row {row}, column {model.target!r}: {labels[row]!r} is a class the fit never "
-                f"saw; known are {', '.join(map(repr, model.classes))}"
+                f"{source}, row {first + row}, column {model.target!r}: {labels[row]!r} is a class the fit "
+                f"never saw; known are {', '.join(map(repr, model.classes))}"
             )
     return np.array([code[labels[row]] for row in chosen], dtype=np.intp)
 

@@ -1,18 +1,17 @@
 """From a model and a table of new rows to a file of predictions, batch by batch."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise._progress import progress
 from expertise.table import reading
 from expertise.table.model import TableModel
+from expertise.table.remarks import Remarks
 
 FORMATS = (".parquet", ".feather", ".csv")
 
@@ -39,7 +38,7 @@ def predict_file(
     copy : columns of the table that are written too, before the predictions.
     new : what to do with a category that the fit never saw: "error" or "missing".
     missing : further marks of a missing value.
-    say : where the lines go that tell what was filled in.
+    say : where the lines go that tell what was filled in, and what lies outside the range of the fit.
 
     Raises
     ------
@@ -49,20 +48,20 @@ def predict_file(
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"--out={out} must end in one of {', '.join(FORMATS)}")
     source = Path(path).name
-    total, names, batches = _opened(path, encoding)
+    total, names, batches = reading.open_batches(path, encoding)
     for name in copy:
         if name not in names:
             raise ValueError(
                 f"--copy={name}: {source} has no such column; it has {', '.join(map(repr, names))}"
             )
-    done, filled = 0, np.zeros(len(model.encoder.columns), int)
+    done, remarks = 0, Remarks(model.encoder)
     with ExitStack() as stack:
         temporary = stack.enter_context(atomic_file(target))
         meter = stack.enter_context(progress("predict", total, "rows"))
         writer = None
         for batch in batches:
             values = model.encoder.read(batch, source=source, missing=missing, new=new, first=done)
-            filled += np.isnan(values).sum(axis=0)
+            remarks.see(values)
             table = _table(batch, copy, model.answer(model.encoder.encode(values), coverage))
             if writer is None:
                 writer = stack.enter_context(_Writer(temporary, target.suffix.lower(), table.schema))
@@ -71,25 +70,9 @@ def predict_file(
             meter.advance(batch.num_rows)
         if writer is not None:
             writer.close()
-    for column, count in zip(model.encoder.columns, filled, strict=True):
-        if count and not column.marks_missing:
-            usual = column.text(column.fill)
-            say(
-                f"{column.name} is missing in {count:,} of {done:,} rows, and never was at the fit: {usual}, "
-                "the usual value, stands for it"
-            )
+    for line in remarks.lines():
+        say(line)
     return done
-
-
-def _opened(path: str | os.PathLike[str], encoding: str) -> tuple[int, list[str], Iterator[Any]]:
-    """Give the number of rows, the names of the columns, and the rows in batches."""
-    if reading.format_of(path) == "parquet" and Path(path).suffix.lower() != ".gz":
-        rows, names = reading.parquet_size(path)
-        reading.check_table(path, rows, names)
-        return rows, names, reading.parquet_batches(path, names)
-    table = reading.read_table(path, encoding=encoding)
-    starts = range(0, table.num_rows, reading.BATCH)
-    return table.num_rows, table.column_names, (table.slice(start, reading.BATCH) for start in starts)
 
 
 def _table(batch: Any, copy: Sequence[str], found: dict[str, Any]) -> Any:

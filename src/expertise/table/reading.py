@@ -159,3 +159,21 @@ def parquet_batches(path: str | os.PathLike[str], columns: Sequence[str]) -> Ite
         for group in range(file.num_row_groups):  # one by one: asked for all, Arrow reads the file ahead
             for batch in file.iter_batches(BATCH, [group], list(columns), use_threads=False):
                 yield arrow.Table.from_batches([batch])
+
+
+def open_batches(
+    path: str | os.PathLike[str], encoding: str = "utf8"
+) -> tuple[int, list[str], Iterator[Any]]:
+    """Give the number of rows, the names of the columns, and the rows in tables of at most `BATCH`.
+
+    Raises
+    ------
+    ValueError : as `read_table`.
+    """
+    if format_of(path) == "parquet" and Path(path).suffix.lower() != ".gz":
+        rows, names = parquet_size(path)
+        check_table(path, rows, names)
+        return rows, names, parquet_batches(path, names)
+    table = read_table(path, encoding=encoding)
+    starts = range(0, table.num_rows, BATCH)
+    return table.num_rows, table.column_names, (table.slice(start, BATCH) for start in starts)

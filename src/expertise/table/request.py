@@ -31,6 +31,7 @@ class Request:
     gate_features: tuple[str, ...] = ()
     weights: str = ""
     groups: str = ""
+    order: str = ""
     test: float = 0.2
     seed: int = 0
     wishes: Wishes = field(default_factory=Wishes)
@@ -51,12 +52,13 @@ class Request:
             raise ValueError(f"--experts={self.experts} must be auto or a whole number of at least 1")
         if self.task not in ("auto", "regression", "classification"):
             raise ValueError(f"--task={self.task} is unknown; known are auto, regression, classification")
-        for flag, name in (("target", self.target), ("weights", self.weights), ("groups", self.groups)):
-            if name or flag == "target":
+        for flag in ("target", "weights", "groups", "order"):
+            if (name := getattr(self, flag)) or flag == "target":
                 column_of(name, names, f"--{flag}", source)
         taken = [name for name in (self.target, self.weights, self.groups) if name]
         if len(set(taken)) < len(taken):
             raise ValueError(f"--target, --weights and --groups must differ; got {', '.join(taken)}")
+        self._check_order()
         wishes = self.wishes
         if self.target in wishes.drop:
             raise ValueError(
@@ -71,6 +73,19 @@ class Request:
             for name in several:
                 column_of(name, names, f"--{flag}", source)
         self._check_parts()
+
+    def _check_order(self) -> None:
+        if not self.order:
+            return
+        if self.order == self.target:
+            raise ValueError(f"--order={self.order} is the target; give the column that tells the time")
+        if self.groups:
+            raise ValueError(
+                f"--order={self.order} holds out the last rows, and --groups={self.groups} whole groups; "
+                "give one of the two"
+            )
+        if not self.test:
+            raise ValueError(f"--order={self.order} is how rows are held out, and --test=0 holds out none")
 
     def _check_parts(self) -> None:
         known = [*REGRESSION_EXPERTS, *CLASSIFICATION_EXPERTS]

@@ -42,6 +42,7 @@ def of_table(
             lines.append(f"  {plural:11}{len(names):4}  {', '.join(names[:NAMES])}{more}")
     for name, reason in encoder.left_out.items():
         lines.append(f"  left out       {name}: {reason}")
+    lines += [f"  {line}" for line in _two_ways(encoder, found)]
     for j, column in enumerate(encoder.columns):
         gone = int(np.isnan(found[:, j]).sum())
         if column.kind == "category" and MISSING in column.levels:
@@ -52,6 +53,21 @@ def of_table(
                 f"  missing        {column.name}: {_rows(gone)}, filled with what is usual, and marked"
             )
     return "\n".join(lines)
+
+
+def _two_ways(encoder: Encoder, found: Floats) -> list[str]:
+    """Say which dates could be read with the day first as well, where nobody said so."""
+    lines = []
+    for column, x in zip(encoder.columns, found.T, strict=True):
+        if column.kind != "date" or column.form != "%m/%d/%Y":
+            continue
+        day = np.array([int(column.text(one)[8:10]) for one in np.unique(x[~np.isnan(x)])])
+        if (day <= 12).all():
+            lines.append(
+                f"dates          {column.name}: read as month/day/year; day/month/year is possible too: "
+                "--day-first"
+            )
+    return lines
 
 
 def _rows(count: int) -> str:
@@ -73,8 +89,8 @@ def of_order(column: str) -> str:
     """Say what a random split of rows in the order of time tells, and what it does not."""
     return (
         f"the rows stand in the order of {column}, but those held out are drawn at random from all times: "
-        "the scores tell how well gaps are filled, not how well the future is foretold. For that, fit the "
-        "earlier rows with --test=0, and compare its predictions of the later ones"
+        "the scores tell how well gaps are filled, not how well the future is foretold. For that: "
+        f"--order={column}"
     )
 
 
@@ -88,16 +104,22 @@ def of_warning(message: Warning | str) -> str:
     return text
 
 
-def of_split(train: int, test: int, request: "Request") -> str:
-    """Tell how many rows are fitted and held out."""
+def of_split(train: int, test: int, request: "Request", since: str = "") -> str:
+    """Tell how many rows are fitted and held out; ``since`` is the first moment held out of an order."""
     if not test:
         return f"fit: {train:,} rows; none are held out, so nothing is compared"
+    if since:
+        share = test / (train + test)
+        return f"fit: {train:,} rows; held out: {test:,} ({share:.0%}, {request.order} from {since} on)"
     how = f", by {request.groups}" if request.groups else ""
     return f"fit: {train:,} rows; held out: {test:,} ({request.test:.0%}{how}, seed {request.seed})"
 
 
-def facts(model: "TableModel", request: "Request", train: int, test: int) -> list[tuple[str, str]]:
+def facts(
+    model: "TableModel", request: "Request", train: int, test: int, since: str = ""
+) -> list[tuple[str, str]]:
     """Name what was fitted, for the page."""
+    held = f"{test:,} held out" + (f", {request.order} from {since} on" if since else "")
     mixture: Any = model.mixture
     kinds = list(dict.fromkeys(expert.name for expert in mixture.experts_))
     how = "chosen by BIC from 1 to 6" if request.experts == "auto" and len(request.expert) < 2 else "as asked"
@@ -109,7 +131,7 @@ def facts(model: "TableModel", request: "Request", train: int, test: int) -> lis
             mixture.gate_.name
             + (f", sees {', '.join(request.gate_features)}" if request.gate_features else ""),
         ),
-        ("rows", f"{train:,} fitted, {test:,} held out (seed {request.seed})"),
+        ("rows", f"{train:,} fitted, {held} (seed {request.seed})"),
         ("inputs", f"{len(model.encoder.columns)} columns, {len(model.encoder.names)} after encoding"),
         ("parameters", f"{mixture.n_parameters_:,}, for one row at most {_active(mixture):,}"),
         ("log-likelihood", f"{mixture.loglik_:,.2f} of the fitted rows"),

@@ -124,11 +124,12 @@ def verdict(
     *,
     chosen: bool = True,
     groups: npt.NDArray[Any] | None = None,
+    what: str = "of {:,} groups",
 ) -> Verdict:
     """Judge the mixture, the first of the models, against the others on the same rows.
 
     ``chosen`` says that the number of experts was chosen by the fit, and not asked for. ``groups`` (n,) of
-    rows that belong together.
+    rows that belong together; ``what`` is what to call them.
     """
     mixture, *others = models
     metric = "RMSE" if mixture.prediction.ndim == 1 else "log loss"
@@ -137,7 +138,7 @@ def verdict(
     against = {one.name: difference(loss[mixture.name], loss[one.name], weight, groups) for one in others}
     best = min(others, key=lambda one: score[one.name]).name
     rows = f"{len(y):,} held-out rows"
-    rows += "" if groups is None else f" of {len(np.unique(groups)):,} groups"
+    rows += "" if groups is None else f" {what.format(len(np.unique(groups)))}"
     said = f"{metric} {score[mixture.name]:.4g} on {rows}, against {score[best]:.4g} of {_the(best)}"
     if n_experts == 1:
         start = "One expert is enough: more would not pay for their parameters, so this" if chosen else "This"

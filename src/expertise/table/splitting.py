@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
+from expertise.table.values import Floats
+
 Rows = npt.NDArray[np.intp]
+STRETCHES = 20  # of time at most, into which held-out rows are parted
 
 
 def hold_out(
@@ -49,3 +52,36 @@ def hold_out(
             return np.sort(np.concatenate([train, every[alone]])), np.sort(test)
     train, test = train_test_split(every[~alone], test_size=held, random_state=seed)
     return np.sort(np.concatenate([train, every[alone]])), np.sort(test)
+
+
+def hold_out_last(order: Floats, share: float) -> tuple[Rows, Rows]:
+    """Give the rows to fit and, held out, the last ones by ``order`` (n,), both sorted by number.
+
+    Rows of the same moment stay together, so a few more than the share may be held out.
+
+    Raises
+    ------
+    ValueError : nothing would be held out, or nothing left to fit.
+    """
+    held = round(share * len(order))
+    later = order >= np.sort(order)[-held] if held else np.zeros(len(order), bool)
+    if later.all() or not later.any():
+        raise ValueError(
+            f"--test={share:g} of {len(order)} rows in their order holds out {int(later.sum())}, and leaves "
+            f"{int((~later).sum())} (rows of the same moment stay together); use another"
+        )
+    return np.flatnonzero(~later), np.flatnonzero(later)
+
+
+def stretches(order: Floats) -> npt.NDArray[np.intp]:
+    """Part rows (n,) into stretches of time of about the same number of rows: the number of each (n,).
+
+    Rows near in time err together, so an average over n of them is less sure than over n rows drawn at
+    random. The averages of whole stretches are nearly independent (batch means).
+
+    >>> stretches(np.array([5.0, 1.0, 2.0, 6.0]))
+    array([1, 0, 0, 1])
+    """
+    rank = np.searchsorted(np.sort(order), order)  # the same moment has the same rank
+    count = min(STRETCHES, max(1, round(np.sqrt(len(order)))))
+    return np.asarray(rank * count // len(order))

@@ -19,11 +19,12 @@ from expertise._optional import require
 from expertise._progress import progress
 from expertise.table import saying
 from expertise.table.columns import Encoder
-from expertise.table.fitting import KEPT, Part, Say, fit_mixture, judge, sample, single
+from expertise.table.fitting import KEPT, Part, Say, fit_mixture, judge, single
 from expertise.table.kinds import find
 from expertise.table.model import KeptRows, Mixture, TableModel
 from expertise.table.reading import check_table, format_of, parquet_batches, parquet_size
 from expertise.table.request import Request
+from expertise.table.sampling import Reservoir, sample
 from expertise.table.targets import (
     MOST_CLASSES,
     check_classes,
@@ -77,6 +78,8 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
     request.check(names, source)
     if request.groups:
         raise ValueError(f"--groups={request.groups} needs all rows at once, and --stream reads them in turn")
+    if request.order:
+        raise ValueError(f"--order={request.order} needs all rows at once, and --stream reads them in turn")
     if request.gate == "tree" and request.experts == "auto":
         raise ValueError("--gate=tree needs --experts=N with --stream: a tree grows on all rows at once")
 
@@ -96,13 +99,14 @@ def fit_streamed(path: str | os.PathLike[str], request: Request, *, say: Say = p
         f"scores of {survey.held.num_rows:,} held-out ones"
     )
     say(saying.of_split(survey.n_fitted, survey.n_held, request))
-    X, y, weight, _ = _arrays(survey.fitted, encoder, request, survey.task, source)
+    sampled, y, weight, _ = _arrays(survey.fitted, encoder, request, survey.task, source)
+    X = encoder.encode(sampled)
     check_weights(request.weights, weight, "row to fit")
     first, said = fit_mixture(request, task, encoder, X, y, weight)
     chunks = Chunks(path, names, encoder, request, task, source)
     labels = survey.classes if task == "classification" else None
     model = _passes(first, chunks, labels, said, verbose=True)
-    result = TableModel(task, request.target, encoder, model, source, warnings=said)
+    result = TableModel(task, request.target, chunks.encoder, model, source, warnings=said)
     result.facts = saying.facts(result, request, survey.n_fitted, survey.n_held)
     if survey.held.num_rows:
         _compare(result, request, survey, chunks, X, y, weight)
@@ -131,7 +135,7 @@ class Survey:
         fitted, held = Reservoir(SAMPLE), Reservoir(HELD)
         labels: set[str] = set()
         task = _task(path, request)
-        first, without, n_fitted, n_held = 0, 0, 0, 0
+        first, without = 0, 0
         with progress("survey", rows, "rows") as meter:
             for number, batch in enumerate(parquet_batches(path, names)):
                 y, there, _ = _answers(batch, request, task, source, first)
@@ -142,19 +146,17 @@ class Survey:
                 at = np.arange(first, first + batch.num_rows)
                 fitted.offer(batch, key, at, there & ~is_held)
                 held.offer(batch, key, at, there & is_held)
-                n_fitted += int((there & ~is_held).sum())
-                n_held += int((there & is_held).sum())
                 without += int((~there).sum())
                 first += batch.num_rows
                 meter.advance(batch.num_rows)
-        if not n_fitted:
+        if not fitted.offered:
             raise ValueError(
                 f"{source} has no row to fit: {request.target} is missing in all of them, or all others are "
                 "held out"
             )
         table, _ = fitted.taken()
         held_table, held_rows = held.taken()
-        return cls(task, table, held_table, held_rows, n_fitted, n_held, without, sorted(labels))
+        return cls(task, table, held_table, held_rows, fitted.offered, held.offered, without, sorted(labels))
 
 
 def _task(path: str | os.PathLike[str], request: Request) -> Any:
@@ -180,41 +182,6 @@ def _answers(
     return y, there, weight
 
 
-class Reservoir:
-    """A uniform sample of the rows that were offered: those with the smallest random keys."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._tables: list[Any] = []
-        self._keys: list[Floats] = []
-        self._rows: list[npt.NDArray[np.intp]] = []
-
-    def offer(
-        self, batch: Any, key: Floats, rows: npt.NDArray[np.intp], wanted: npt.NDArray[np.bool_]
-    ) -> None:
-        """Offer rows of a batch: their keys, their numbers in the file, and which of them are meant."""
-        chosen = np.flatnonzero(wanted)
-        self._tables.append(batch.take(chosen))
-        self._keys.append(key[chosen])
-        self._rows.append(rows[chosen])
-        if sum(len(keys) for keys in self._keys) > 2 * self._size:
-            self._shrink()
-
-    def _shrink(self) -> None:
-        arrow = require("pyarrow", "table")
-        table = arrow.concat_tables(self._tables)
-        key, rows = np.concatenate(self._keys), np.concatenate(self._rows)
-        if len(key) > self._size:
-            keep = np.sort(np.argpartition(key, self._size)[: self._size])
-            table, key, rows = table.take(keep), key[keep], rows[keep]
-        self._tables, self._keys, self._rows = [table], [key], [rows]
-
-    def taken(self) -> tuple[Any, npt.NDArray[np.intp]]:
-        """Give the sample, and the numbers of its rows."""
-        self._shrink()
-        return self._tables[0].combine_chunks(), self._rows[0]
-
-
 def _draw(request: Request, number: int, n: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Draw for each row of a batch a key, and whether it is held out; the same in every pass."""
     rng = np.random.default_rng([request.seed, number])
@@ -224,15 +191,18 @@ def _draw(request: Request, number: int, n: int) -> tuple[Floats, npt.NDArray[np
 def _arrays(
     table: Any, encoder: Encoder, request: Request, task: str, source: str, first: int = 0
 ) -> tuple[Floats, npt.NDArray[Any], Floats, npt.NDArray[np.bool_]]:
-    """Give X, y and weights of rows, and which of them have a target."""
+    """Give values, y and weights of rows, and which of them have a target."""
     y, there, weight = _answers(table, request, task, source, first)
     values = encoder.read(table, source=source, missing=request.wishes.missing, new="missing", first=first)
-    return encoder.encode(values), y if task == "regression" else y.astype(str), weight, there
+    return values, y if task == "regression" else y.astype(str), weight, there
 
 
 @dataclass
 class Chunks:
-    """The rows to fit, as a source for ``fit_chunks``: each pass reads the file again."""
+    """The rows to fit, as a source for ``fit_chunks``: each pass reads the file again.
+
+    A pass widens the ranges of ``encoder``, which has seen a sample, to those of all rows of the file.
+    """
 
     path: str | os.PathLike[str]
     names: list[str]
@@ -244,10 +214,11 @@ class Chunks:
     def __iter__(self) -> Iterator[tuple[Floats, npt.NDArray[Any], Floats]]:
         first, request = 0, self.request
         for number, batch in enumerate(parquet_batches(self.path, self.names)):
-            X, y, weight, there = _arrays(batch, self.encoder, request, self.task, self.source, first)
+            found, y, weight, there = _arrays(batch, self.encoder, request, self.task, self.source, first)
+            self.encoder = self.encoder.widened(found)
             wanted = there & (weight > 0) & ~_draw(request, number, batch.num_rows)[1]
             if wanted.any():
-                yield X[wanted], y[wanted], weight[wanted]
+                yield self.encoder.encode(found[wanted]), y[wanted], weight[wanted]
             first += batch.num_rows
 
 
@@ -277,16 +248,14 @@ def _compare(
     weight: Floats,
 ) -> None:
     """Score all models on the sample of held-out rows, and judge."""
-    found = result.encoder.read(
-        survey.held, source=result.source, missing=request.wishes.missing, new="missing"
-    )
-    new, truth, new_weight, _ = _arrays(survey.held, result.encoder, request, result.task, result.source)
+    found, truth, new_weight, _ = _arrays(survey.held, result.encoder, request, result.task, result.source)
     check_weights(request.weights, new_weight, "held-out row")
     codes, fitted = truth, y
     if result.task == "classification":
         codes = np.searchsorted(np.array(result.classes), truth)
         fitted = np.searchsorted(np.array(result.classes), y)
     one = _passes(single(request, result, X, y, weight), chunks, list(result.classes) or None, [])
+    new = result.encoder.encode(found)
     judge(result, request, one, Part(X, fitted, weight), Part(new, codes, new_weight))
     if request.keep_rows:
         kept = sample(len(found), KEPT, request.seed)

@@ -26,6 +26,7 @@ DATES = (
     "%m/%d/%Y",
     "%d/%m/%Y",
 )
+DAY_FIRST = (*DATES[:-2], "%d/%m/%Y", "%m/%d/%Y")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 # a number with what Arrow does not read: a currency, commas between thousands, a unit or percent
 _DRESSED = re.compile(r"[+-]?[$€£¥]? ?([+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?) ?(%|[^\W\d_]{1,3}|[$€£¥])?")

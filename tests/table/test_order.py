@@ -1,0 +1,135 @@
+"""The last rows held out: by dates or numbers, moments whole, judged by stretches of time."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from expertise.table import Request, Wishes, fit_table
+from expertise.table.splitting import hold_out_last, stretches
+from expertise.table.streamed import fit_streamed
+from table.making import bent, fitted, quiet, write
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.floats(0.05, 0.9))
+def test_no_fitted_row_is_later_than_a_held_out_one(moments: list[int], share: float) -> None:
+    order = np.array(moments, float)
+    held = round(share * len(order))
+    latest = np.sort(order)[::-1]
+    if not held or latest[held - 1] == latest[-1]:
+        with pytest.raises(ValueError, match="rows of the same moment stay together"):
+            hold_out_last(order, share)
+        return
+    train, test = hold_out_last(order, share)
+    assert sorted([*train, *test]) == list(range(len(order)))
+    assert order[train].max() < order[test].min()
+    assert len(test) >= held
+    assert (order[test] > order[test].min()).sum() < held, "one moment at most reaches over the share"
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=600))
+def test_stretches_are_in_order_and_moments_are_whole(moments: list[int]) -> None:
+    order = np.array(moments, float)
+    found = stretches(order)
+    by_time = found[np.argsort(order, kind="stable")]
+    assert (np.diff(by_time) >= 0).all()
+    assert found.min() == 0
+    assert found.max() < 20
+    for moment in set(moments):
+        assert len(set(found[order == moment])) == 1
+
+
+def test_stretches_of_different_moments_have_the_same_length() -> None:
+    many = stretches(np.random.default_rng(0).permutation(1000).astype(float))
+    assert np.bincount(many).tolist() == [50] * 20
+    assert np.bincount(stretches(np.arange(9.0))).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("shape", ["csv", "parquet", "day first", "number"])
+def test_the_last_rows_are_held_out(tmp_path: Path, shape: str) -> None:
+    frame = bent(100).sample(frac=1, random_state=1).reset_index(drop=True)
+    place = frame["day"].rank().to_numpy() - 1
+    since = "2024-03-21"
+    if shape == "day first":
+        frame["day"] = frame["day"].dt.strftime("%d/%m/%Y")
+    elif shape == "number":
+        frame["day"], since = place, "80"
+    said: list[str] = []
+    path = write(frame, tmp_path / ("t.parquet" if shape == "parquet" else "t.csv"))
+    model = fit_table(path, Request("y", experts=2, order="day"), say=said.append)
+    assert model.kept is not None
+    assert sorted(place[model.kept.row]) == list(range(80, 100))
+    assert f"fit: 80 rows; held out: 20 (20%, day from {since} on)" in said
+    assert ("rows", f"80 fitted, 20 held out, day from {since} on (seed 0)") in model.facts
+    assert "on 20 held-out rows in 4 stretches of time" in model.verdict
+
+
+def test_the_column_of_the_order_need_not_be_an_input(tmp_path: Path) -> None:
+    model = fitted(write(bent(60), tmp_path / "t.csv"), order="day", wishes=Wishes(drop=("day",)))
+    assert "day" not in [column.name for column in model.encoder.columns]
+    assert model.kept is not None
+    assert model.kept.row.tolist() == list(range(48, 60))
+
+
+def test_a_class_that_comes_later_is_said(tmp_path: Path) -> None:
+    frame = bent(60)
+    frame["y"] = ["a", "b"] * 25 + ["a", "c"] * 5
+    said: list[str] = []
+    fit_table(write(frame, tmp_path / "t.csv"), Request("y", experts=1, order="day"), say=said.append)
+    assert "5 held-out rows are left out: no fitted row has their class ('c')" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "dya"}, "--order=dya: t.parquet has no such column; did you mean 'day'?"),
+        ({"order": "y"}, "--order=y is the target; give the column that tells the time"),
+        ({"order": "colour"}, "--order=colour holds a category; rows are put in order by numbers or dates"),
+        (
+            {"order": "size"},
+            "column 'size': it is missing, and so is the place of the row in the order",
+        ),
+        ({"order": "day", "groups": "colour"}, "--order=day holds out the last rows, and --groups=colour"),
+        ({"order": "day", "test": 0}, "--order=day is how rows are held out, and --test=0 holds out none"),
+        ({"order": "same"}, "--test=0.2 of 60 rows in their order holds out 60, and leaves 0 (rows of the"),
+    ],
+)
+def test_orders_that_cannot_be(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    path = write(bent(60).assign(same=1), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fitted(path, **options)
+
+
+def test_a_stream_has_no_order(tmp_path: Path) -> None:
+    path = write(bent(60), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="--order=day needs all rows at once, and --stream reads them in"):
+        fit_streamed(path, Request("y", order="day"), say=quiet)
+
+
+# -- dates that can be read in two ways
+
+
+@pytest.mark.parametrize("day_first", [False, True])
+def test_day_and_month_are_told_apart_or_it_is_said(tmp_path: Path, day_first: bool) -> None:
+    frame = bent(60)
+    frame["day"] = ["03/04/2024", "05/06/2024", "12/01/2024"] * 20
+    said: list[str] = []
+    wanted = Request("y", experts=1, wishes=Wishes(day_first=day_first))
+    model = fit_table(write(frame, tmp_path / "t.csv"), wanted, say=said.append)
+    day = model.encoder.columns[model.encoder.number("day")]
+    assert day.text(day.low) == ("2024-01-12" if day_first else "2024-03-04")
+    asked = "dates          day: read as month/day/year; day/month/year is possible too: --day-first"
+    assert (asked in said[0]) == (not day_first)
+
+
+def test_a_day_over_twelve_says_how_dates_are_written(tmp_path: Path) -> None:
+    frame = bent(60)
+    for first, form in (("01/13/2024", "%m/%d/%Y"), ("13/01/2024", "%d/%m/%Y")):
+        frame["day"] = [first, "03/04/2024", "05/06/2024"] * 20
+        said: list[str] = []
+        model = fit_table(write(frame, tmp_path / "t.csv"), Request("y", experts=1), say=said.append)
+        assert model.encoder.columns[model.encoder.number("day")].form == form
+        assert "is possible too" not in said[0]
