@@ -126,6 +126,31 @@ def test_two_attributes_of_one_line_are_two(docstrings: ModuleType) -> None:
     assert found == "A.\n\nAttributes\n----------\na_\n    of x\nb_\n    of y."
 
 
+# ---- tables
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return hook("tables")
+
+
+def test_long_code_of_a_cell_breaks_between_its_parts(tables: ModuleType) -> None:
+    long = "tests/test_site.py::test_long_code(of=&quot;a_cell&quot;)"
+    shown = tables.on_page_content(f"<td><code>{long}</code></td>")
+    broken = (
+        "tests/<wbr>test_<wbr>site.py::<wbr>test_<wbr>long_<wbr>code(<wbr>of=<wbr>&quot;a_<wbr>cell&quot;)"
+    )
+    assert shown == f'<td class="text code"><code>{broken}</code></td>'
+    assert shown.replace("<wbr>", "") == f'<td class="text code"><code>{long}</code></td>'
+
+
+def test_a_cell_of_text_keeps_some_width_and_short_code_its_line(tables: ModuleType) -> None:
+    text = "smallest noise variance, as a share of the variance of y, or of <code>gate_features</code>"
+    assert tables.on_page_content(f"<td>{text}</td>") == f'<td class="text">{text}</td>'
+    short = "<td><code>gate_features</code></td><td>4.08</td>"
+    assert tables.on_page_content(short) == short
+
+
 # ---- reference
 
 
@@ -390,6 +415,24 @@ def test_scripts_that_pages_link_to_can_be_read_in_the_site(site: Path) -> None:
     assert 'href="source/examples/papers/meta_pi.py.html"' in page
     shown = "".join(read(site / "source" / "examples" / "papers" / "meta_pi.py.html").text)
     assert (ROOT / "examples" / "papers" / "meta_pi.py").read_text().split("\n")[0] in shown
+
+
+@pytest.mark.slow
+def test_on_a_phone_tables_and_formulas_scroll_and_the_page_does_not(site: Path) -> None:
+    with chromium() as browser:
+        for page in ("scope", "compared", "nn/from-peers", "concepts/mathematics", "mixture/em"):
+            browser.open(site / f"{page}.html", 390)
+            assert browser.evaluate("document.documentElement.scrollWidth") == 390, page
+            narrow = """[...document.querySelectorAll('td.text')].filter(td => td.offsetWidth < 150).length"""
+            assert browser.evaluate(narrow) == 0, page
+
+
+@pytest.mark.slow
+def test_pages_follow_the_system_from_light_to_dark(site: Path) -> None:
+    with chromium() as browser:
+        for system, scheme in (("light", "default"), ("dark", "slate"), ("light", "default")):
+            browser.open(site / "start.html", 1200, scheme=system)
+            assert browser.evaluate("document.body.dataset.mdColorScheme") == scheme
 
 
 @pytest.mark.slow
