@@ -115,8 +115,8 @@ def test_a_gpu_that_is_not_there() -> None:
     ("weight", "message"),
     [
         (np.zeros(60), r"sample_weight sums to zero, so there is nothing to fit"),
-        (-np.ones(60), r"sample_weight must be finite and not negative; got -1.0; use 0 to leave a row out"),
-        (np.full(60, np.nan), r"sample_weight must be finite and not negative; got nan"),
+        (-np.ones(60), r"sample_weight must not be negative; got -1.0; use 0 to leave a row out"),
+        (np.full(60, np.nan), r"sample_weight must be finite; got NaN or infinity; use 0 to leave a row out"),
         (np.ones(3), r"sample_weight.shape == \(3,\), expected \(60,\)"),
         (np.ones((60, 1)), r"Sample weights must be 1D"),
         (np.eye(60)[0], r"n_samples = 1 \(with weight\) is too few to fit; give at least 2 rows"),

@@ -62,6 +62,32 @@ def check_sample_weight(sample_weight: Any, n: int) -> Floats | None:
     return weight
 
 
+def check_fit_weight(sample_weight: Any, n: int, *, some: bool = True) -> Floats:
+    """Check the weights of a fit, one >= 0 for each row; None gives ones. With ``some`` not all may be 0."""
+    if sample_weight is None:
+        return np.ones(n)
+    weight = np.asarray(sample_weight, dtype=float)
+    if weight.ndim == 0:
+        weight = np.full(n, float(weight))
+    if weight.ndim != 1:
+        raise ValueError(
+            f"Sample weights must be 1D: sample_weight must have the shape ({n},); got {weight.shape}"
+        )
+    if len(weight) != n:
+        raise ValueError(
+            f"sample_weight.shape == {weight.shape}, expected ({n},): one weight for each row of X"
+        )
+    if not np.isfinite(weight).all():
+        raise ValueError("sample_weight must be finite; got NaN or infinity; use 0 to leave a row out")
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight must not be negative; got {weight.min()}; use 0 to leave a row out")
+    if some and weight.sum() <= 0:
+        raise ValueError(
+            "sample_weight sums to zero, so there is nothing to fit; give some row a positive weight"
+        )
+    return weight
+
+
 def check_groups(groups: Any, n: int) -> Groups | None:
     """Check one label of a group for each row of X; None stays None."""
     if groups is None:

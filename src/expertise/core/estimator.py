@@ -6,6 +6,8 @@ mixtures of local experts"). A subclass supplies the gate and the experts; every
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +95,17 @@ class AbstractMixture(BaseEstimator, ABC):  # type: ignore[misc]
     def _summary_lines(self) -> list[str]:
         """Give lines about the gate and the experts for `summary`."""
         return []
+
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """Leave the estimator as it was if the block fails or is interrupted: an earlier fit stays usable."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     @property
     def _nan_allowed(self) -> bool:

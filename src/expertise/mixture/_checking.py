@@ -19,6 +19,7 @@ PARTITIONS = ("mapping", "inputs", "given")
 ALGORITHMS = ("em", "hard")
 CRITERIA = ("bic", "aic", "icl", "cv")
 STARTS = (*START_KINDS, "nested")
+LARGEST = 1e150  # the square of it is still a number
 DEFAULT_STARTS = ("random", "residual", "kmeans_xy", "nested", "residual", "tree", "kmeans")
 
 
@@ -91,32 +92,6 @@ def check_arguments(values: dict[str, Any]) -> None:
                 raise unknown("starts", kind, STARTS)
 
 
-def check_weights(sample_weight: Any, n: int) -> Array:
-    """Check one weight >= 0 for each row, not all 0; None gives ones."""
-    if sample_weight is None:
-        return np.ones(n)
-    weight = np.asarray(sample_weight, dtype=float)
-    if weight.ndim == 0:
-        weight = np.full(n, float(weight))
-    if weight.ndim != 1:
-        raise ValueError(
-            f"Sample weights must be 1D: sample_weight must have the shape ({n},); got {weight.shape}"
-        )
-    if len(weight) != n:
-        raise ValueError(
-            f"sample_weight.shape == {weight.shape}, expected ({n},): one weight for each row of X"
-        )
-    if not np.isfinite(weight).all():
-        raise ValueError("sample_weight must be finite; got NaN or infinity; use 0 to leave a row out")
-    if (weight < 0).any():
-        raise ValueError(f"sample_weight must not be negative; got {weight.min()}; use 0 to leave a row out")
-    if weight.sum() <= 0:
-        raise ValueError(
-            "sample_weight sums to zero, so there is nothing to fit; give some row a positive weight"
-        )
-    return weight
-
-
 def check_finite(X: Any, nan_columns: IntArray | None, gate: str) -> None:
     """Say where NaN or infinity stands in X, and which gate could take it.
 
@@ -124,6 +99,7 @@ def check_finite(X: Any, nan_columns: IntArray | None, gate: str) -> None:
     """
     values = X.data if sparse.issparse(X) else X
     bad = ~np.isfinite(values)
+    check_size("X", values if not bad.any() else values[~bad])
     if not bad.any():
         return
     if sparse.issparse(X):
@@ -141,6 +117,16 @@ def check_finite(X: Any, nan_columns: IntArray | None, gate: str) -> None:
         f"Input X contains NaN in row {row}, column {column}. gate={gate!r} cannot integrate it out here: "
         'gate="gaussian" can, in columns that no expert reads (expert_features); or impute it first'
     )
+
+
+def check_size(name: str, values: Any) -> None:
+    """Check that the values can be squared."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > LARGEST:
+        raise ValueError(
+            f"{name} holds a number of size {largest:.3g}; allowed is up to {LARGEST:g}; "
+            "give it in larger units, or drop such rows"
+        )
 
 
 def resolve_columns(argument: str, wanted: Any, n_columns: int, names: Any) -> IntArray:
@@ -199,15 +185,17 @@ def check_groups(groups: Any, X: Any, columns: IntArray, weight: Array) -> IntAr
     return codes
 
 
-def check_subtask(subtask: Any, n: int) -> tuple[npt.NDArray[Any], IntArray]:
-    """Turn labels of sub-tasks into codes."""
+def check_subtask(subtask: Any, n: int, weight: Array) -> tuple[npt.NDArray[Any], IntArray]:
+    """Turn labels of sub-tasks into codes: the labels of rows with weight, -1 for others."""
     if subtask is None:
         raise ValueError('partition="given" needs fit(X, y, subtask=...): the label of each row\'s sub-task')
     labels = np.asarray(subtask)
     if labels.shape != (n,):
         raise ValueError(f"subtask must have the shape ({n},), one label a row; got {labels.shape}")
-    known, codes = np.unique(labels, return_inverse=True)
-    return known, codes.reshape(-1)
+    known, codes = np.unique(labels[weight > 0], return_inverse=True)
+    code = np.full(n, -1, dtype=np.intp)
+    code[weight > 0] = codes.reshape(-1)
+    return known, code
 
 
 def check_offset(offset: Any, n: int, experts: Sequence[AbstractExpert]) -> Array | None:

@@ -13,6 +13,7 @@ from expertise.mixture.rows import Array
 
 SLOW = 0.5  # gains that shrink faster than this from step to step need no help
 FIRST_LIMIT = 4.0  # of |a|; four times as far after each success
+FARTHEST = 300.0  # parameters of standardised columns, or logs of widths: exp of it can still be squared
 
 Parts = tuple[AbstractGate, tuple[AbstractExpert, ...]]
 
@@ -58,7 +59,8 @@ class Extrapolation:
         step = min(float(np.linalg.norm(first)) / size, self._limit)
         if step <= 1.0:
             return None
-        return _parts(gate, experts, p0 + 2 * step * first + step**2 * bend)
+        there = p0 + 2 * step * first + step**2 * bend
+        return _parts(gate, experts, there) if np.abs(there).max() <= FARTHEST else None
 
 
 def _learning(gate: AbstractGate, experts: tuple[AbstractExpert, ...]) -> list[AbstractGate | AbstractExpert]:

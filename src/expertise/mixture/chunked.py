@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy.typing as npt
 from sklearn.utils.validation import validate_data
 
 from expertise._progress import progress
-from expertise.mixture import _checking, em
+from expertise.core._checks import check_fit_weight
+from expertise.mixture import _checking, em, showing
 from expertise.mixture._threads import one_blas_thread
 from expertise.mixture.fitting import EMFitting
 from expertise.mixture.parts import resolve_experts, resolve_gate
-from expertise.mixture.preparing import Scales, Table, canonical
+from expertise.mixture.preparing import Table, canonical
 from expertise.mixture.problem import Problem
 from expertise.mixture.streaming import ChunkSource, Stepwise, fit_stream, scaled
 
@@ -45,14 +47,14 @@ class ChunkFitting(EMFitting):
                 "source is an iterator, which ends after one pass; give a list, or an object whose iter "
                 "starts again"
             )
-        first = next(iter(source), None)
-        if first is None:
-            raise ValueError("source gave no chunk; there is nothing to fit")
-        problem = self._chunk_problem(first, classes, reset=True)
         with self._whole_or_not(), one_blas_thread(), ExitStack() as stack:
+            first = next(iter(source), None)
+            if first is None:
+                raise ValueError("source gave no chunk; there is nothing to fit")
+            problem = self._chunk_problem(first, classes, reset=True)
             meter = stack.enter_context(progress("fit", None, "rows")) if self.verbose else None
             solution, measured = fit_stream(lambda: self._tables(source, problem), problem, meter)
-        self._show(solution, canonical(measured.sample))
+            self._show(solution, canonical(measured.sample))
         self.selection_ = None
         self._total_weight_ = measured.total_weight
         self.fit_seconds_ = time.perf_counter() - begun
@@ -74,37 +76,50 @@ class ChunkFitting(EMFitting):
         ValueError : experts or a gate that no sums describe.
         """
         chunk = (X, y) if sample_weight is None else (X, y, sample_weight)
+        with self._whole_or_not(), one_blas_thread():
+            state: Stepwise | None = getattr(self, "_stepwise_", None)
+            if state is None:
+                self._first_batch(chunk, classes)
+            else:
+                self._further_batch(chunk, state)
+        return self
+
+    def _first_batch(self, chunk: Any, classes: Any) -> None:
         begun = time.perf_counter()
-        state: Stepwise | None = getattr(self, "_stepwise_", None)
-        if state is None:
-            _checking.check_arguments(self.get_params(deep=False))
-            problem = self._chunk_problem(chunk, classes, reset=True)
-            table = canonical(self._table(chunk, problem, reset=False))
-            _checking.check_sizes(table, len(problem.experts))
-            solution = problem.fit(table)
-            self._show(solution, table)
-            self.selection_ = None
-            self.fit_seconds_ = time.perf_counter() - begun
-            sums = solution.found.fit.sums
-            assert sums is not None
-            weight = float(table.weight.sum())
-            self._stepwise_ = Stepwise(
-                solution.problem, solution.scales, solution.found.fit.model, scaled(sums, 1 / weight), weight
-            )
-            return self
+        _checking.check_arguments(self.get_params(deep=False))
+        problem = self._chunk_problem(chunk, classes, reset=True)
+        table = canonical(self._table(chunk, problem, reset=False))
+        _checking.check_sizes(table, len(problem.experts))
+        solution = problem.fit(table)
+        self._show(solution, table)
+        self.selection_ = None
+        self.fit_seconds_ = time.perf_counter() - begun
+        sums = solution.found.fit.sums
+        assert sums is not None
+        weight = float(table.weight.sum())
+        self._stepwise_ = Stepwise(
+            solution.problem, solution.scales, solution.found.fit.model, scaled(sums, 1 / weight), weight
+        )
+
+    def _further_batch(self, chunk: Any, state: Stepwise) -> None:
         table = self._table(chunk, state.problem, reset=False)
-        value = state.step(state.problem.rows(table, state.scales))
+        if not len(table):  # no row with weight: nothing is learned
+            return
+        state = replace(state)  # the old one stays whole if this fails
+        rows, scales = state.problem.rows(table, state.scales), state.scales
+        found = showing.log_likelihoods(state.model, em.InMemory(rows), scales)  # of a batch not yet seen
+        value = state.step(rows)
         gate, experts = state.model.gate, state.model.experts
-        scales: Scales = state.scales
         self._set_model(
             em.Model(gate.unscaled(scales.gate), tuple(e.unscaled(scales.expert, scales.y) for e in experts))
         )
         self.weights_ = np.asarray(state.past.count / state.past.count.sum())
         self.objective_history_ = np.append(self.objective_history_, value * state.seen)
-        self.loglik_ = self.joint_loglik_ = value * state.seen  # as far as the last batch tells
+        # as far as the last batch tells
+        self.joint_loglik_, self.loglik_ = (one * state.seen / float(table.weight.sum()) for one in found)
         self.cases_ = self.weights_ * state.seen
         self._total_weight_ = state.seen
-        return self
+        self._stepwise_ = state
 
     # -- chunks to tables
 
@@ -115,6 +130,11 @@ class ChunkFitting(EMFitting):
             raise ValueError(
                 f'chunks need partition="mapping" and a number of experts; got partition={self.partition!r}, '
                 f"n_experts={self.n_experts!r}; choose on a sample with fit"
+            )
+        if getattr(gate, "grow", False):
+            raise ValueError(
+                "a growing tree needs all rows at once; let it grow on a sample with fit, and give the gate_ "
+                "that it found here"
             )
         X, y = self._checked(chunk, reset=reset)
         columns = self._columns(X.shape[1], gate, getattr(self, "feature_names_in_", None))
@@ -148,7 +168,7 @@ class ChunkFitting(EMFitting):
 
     def _table(self, chunk: Any, problem: Problem, *, reset: bool) -> Table:
         X, y = self._checked(chunk, reset=reset)
-        weight = _checking.check_weights(chunk[2] if len(chunk) > 2 else None, len(X))
+        weight = check_fit_weight(chunk[2] if len(chunk) > 2 else None, len(X), some=False)
         y = self._codes(y)
         for expert in set(problem.experts):
             expert.check_y(y)
@@ -157,8 +177,8 @@ class ChunkFitting(EMFitting):
 
     def _tables(self, source: ChunkSource, problem: Problem) -> Iterator[Table]:
         for chunk in source:
-            if len(chunk[0]):
-                yield self._table(chunk, problem, reset=False)
+            if len(chunk[0]) and len(table := self._table(chunk, problem, reset=False)):
+                yield table
 
     def _learn_classes(self, y: npt.NDArray[Any], classes: Any) -> None:
         """Take the labels that there are; regressors have none."""

@@ -12,11 +12,13 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
+from expertise.core._checks import check_fit_weight
 from expertise.mixture import _checking, em, saving, showing, starts
 from expertise.mixture.chunked import ChunkFitting
 from expertise.mixture.em import Fit, InMemory, Model
 from expertise.mixture.experts import AbstractExpert, ExpertSettings
 from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings
+from expertise.mixture.judging import worth
 from expertise.mixture.parts import resolve_expert
 from expertise.mixture.preparing import Scales, Table, canonical, make_rows
 from expertise.mixture.rows import Array, Design, Rows
@@ -149,7 +151,7 @@ class EditableMixture(ChunkFitting):
         model = Model(self.gate_.scaled(scales.gate), tuple(held))
         rng = np.random.default_rng(0)
         tried = [self._run(one, rows, max_iter) for one in starts.splits(model, rows, k, rng)]
-        best = max(tried, key=lambda fit: fit.objective).model
+        best = max(tried, key=lambda fit: worth(fit, InMemory(rows))).model
         experts = list(self.experts_)
         halves = [best.experts[j].unscaled(scales.expert, scales.y) for j in (k, -1)]
         experts[k] = halves[0]
@@ -294,7 +296,7 @@ class EditableMixture(ChunkFitting):
                     "to refit or standard_errors; other changes cannot take it: fit anew"
                 )
         codes = self._check_y(y, inputs.X.shape[0])
-        weight = _checking.check_weights(sample_weight, inputs.X.shape[0])
+        weight = check_fit_weight(sample_weight, inputs.X.shape[0])
         same = _checking.check_groups(groups, inputs.X, self._columns_.gate, weight)
         table = Table(inputs.X, codes, weight, inputs.offset, same)
         return canonical(table) if same is not None else table

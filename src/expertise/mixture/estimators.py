@@ -11,6 +11,7 @@ from sklearn.utils.validation import column_or_1d
 from expertise.core.classifier import AbstractMixtureClassifier
 from expertise.core.estimator import Inputs
 from expertise.core.regressor import AbstractMixtureRegressor
+from expertise.mixture import _checking
 from expertise.mixture.editing import EditableMixture
 from expertise.mixture.rows import Array, Rows
 
@@ -90,7 +91,8 @@ class MixtureOfExpertsRegressor(EditableMixture, AbstractMixtureRegressor):
                 f"y must hold numbers; got {y.ravel()[:3]!r}; for labels use a classifier"
             ) from None
         if not np.isfinite(numbers).all():
-            raise ValueError("Input y contains NaN or infinity; drop such rows, or give them sample_weight=0")
+            raise ValueError("Input y contains NaN or infinity; drop such rows")
+        _checking.check_size("y", numbers)
         return numbers
 
     def _check_y(self, y: Any, n: int) -> Any:

@@ -47,6 +47,9 @@ class FittedMixture(AbstractMixture):
     def at_step(self, step: int) -> Self:
         """Give the mixture as it was after a recorded iteration of the fit: entry ``step`` of ``path_``.
 
+        It predicts as it did then. What a fit measures (``loglik_``, ``weights_``, ``cases_``) stays that of
+        the last iteration.
+
         Raises
         ------
         ValueError : nothing was recorded.

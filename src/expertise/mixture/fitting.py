@@ -4,8 +4,7 @@ import os
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_random_state, validate_data
 
 from expertise._progress import progress
+from expertise.core._checks import check_fit_weight
 from expertise.mixture import _checking, selection, showing
 from expertise.mixture._threads import one_blas_thread
 from expertise.mixture._warnings import ObjectiveFellWarning
@@ -133,17 +133,6 @@ class EMFitting(FittedMixture):
         self.fit_seconds_ = time.perf_counter() - begun
         return self
 
-    @contextmanager
-    def _whole_or_not(self) -> Iterator[None]:
-        """Leave the estimator as it was if the block fails or is interrupted: an earlier fit stays usable."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any, groups: Any, subtask: Any) -> None:
         table, problem = self._problem(X, y, sample_weight, offset, groups, subtask)
         with ExitStack() as stack:
@@ -183,10 +172,10 @@ class EMFitting(FittedMixture):
         hidden = np.setdiff1d(columns.gate, columns.expert) if gate.integrates_nan else None
         _checking.check_finite(X, hidden, gate.name)
         n = X.shape[0]
-        weight = _checking.check_weights(sample_weight, n)
+        weight = check_fit_weight(sample_weight, n)
         code, count = None, self._wanted(gate)
         if self.partition == "given":
-            labels, codes = _checking.check_subtask(subtask, n)
+            labels, codes = _checking.check_subtask(subtask, n, weight)
             count, code = self._as_many(len(labels), count), codes
             self.subtasks_ = labels
         elif subtask is not None:

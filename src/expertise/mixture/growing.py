@@ -12,10 +12,12 @@ import numpy as np
 from expertise._progress import Meter
 from expertise.mixture import starts
 from expertise.mixture.em import Fit, Model, maximise
+from expertise.mixture.gates import TreeGate
+from expertise.mixture.judging import troubles_of
 from expertise.mixture.preparing import Table
 from expertise.mixture.problem import Problem, Solution
-from expertise.mixture.search import Found, Search, Start, troubles_of
-from expertise.mixture.selection import criterion_value, parameters_of
+from expertise.mixture.search import Found, Search, Start
+from expertise.mixture.selection import criterion_value, parameters_of, too_few_rows
 
 
 class _Growth:
@@ -32,9 +34,10 @@ class _Growth:
         return maximise(model, source, max_iter=max_iter, tol=settings.tol, hard=settings.hard)
 
     def value(self, fit: Fit) -> float:
-        if len(fit.model.experts) > 1 and troubles_of(fit, self.search.few):
+        few = self.search.few
+        if len(fit.model.experts) > 1 and (troubles_of(fit, few) or too_few_rows(fit.model, few)):
             return np.inf
-        return criterion_value(fit.model, self.search.few, self.criterion)
+        return criterion_value(fit.model, few, self.criterion)
 
     def best(self, candidates: list[Model]) -> Fit | None:
         """Run all candidates shortly, and the best of them to the end."""
@@ -88,9 +91,12 @@ def grow(
             break
     if search.few is not rows:
         fit = search.polish(fit)
+    gate = fit.model.gate
+    if isinstance(gate, TreeGate):  # it has grown: as another mixture's gate it is a start of this shape
+        fit = replace(fit, model=replace(fit.model, gate=replace(gate, grow=False)))
     start = Start("grown", fit.objective, fit.n_iter, True, fit.converged, troubles_of(fit, rows))
     found = Found(fit, [start], troubles_of(fit, rows))
-    grown = replace(one.with_experts(len(fit.model.experts)))
+    grown = one.with_experts(len(fit.model.experts))
     return Solution(grown, found, scales, rows), growth.steps
 
 

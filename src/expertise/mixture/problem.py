@@ -88,6 +88,7 @@ class Problem:
             and len(self.experts) > 1
             and self.gate.trainable
             and self.gate.wanted_experts() is None
+            and not self.gate.has_parameters
             and not any(expert.is_fitted for expert in self.experts)
             and len({id(expert) for expert in self.experts}) == 1
         )

@@ -12,6 +12,7 @@ from expertise.mixture import em, starts
 from expertise.mixture.em import Fit, InMemory, Model
 from expertise.mixture.experts import AbstractExpert, GaussianExpert, StudentTExpert
 from expertise.mixture.gates import AbstractGate, ConstantGate, GateSettings, TreeGate
+from expertise.mixture.judging import troubles_of, worth
 from expertise.mixture.rows import Rows
 
 START_ROWS = 8192  # starts are tried on so many rows at most; the best goes on with all
@@ -43,7 +44,7 @@ class Start:
     """One start and what became of it.
 
     kind : where it came from.
-    objective : penalised log-likelihood at the end of its run, on the rows of the starts.
+    objective : penalised log-likelihood at the end of its run, on the rows of the starts: `worth`.
     continued : whether it went on after the screening.
     degenerate : what is wrong with its experts, by number.
     """
@@ -75,6 +76,7 @@ class _Run:
 
     kind: str
     fit: Fit
+    worth: float
     troubles: dict[int, str]
     total_weight: float
     continued: bool = False
@@ -83,11 +85,11 @@ class _Run:
     def rank(self) -> tuple[bool, float]:
         """Degenerate ones come last, whatever their likelihood; spikes must gain more than others."""
         margin = SPIKE_GAIN * self.total_weight if _has_spike(self.fit.model) else 0.0
-        return not self.troubles, self.fit.objective - margin
+        return not self.troubles, self.worth - margin
 
     def report(self) -> Start:
         fit = self.fit
-        return Start(self.kind, fit.objective, fit.n_iter, self.continued, fit.converged, self.troubles)
+        return Start(self.kind, self.worth, fit.n_iter, self.continued, fit.converged, self.troubles)
 
 
 class Search:
@@ -140,8 +142,8 @@ class Search:
 
     def _most_to_show(self, runs: list[_Run], best: _Run) -> _Run:
         """Give the longest run that ends as well as the best: nested starts begin where others end."""
-        least = best.fit.objective - AS_GOOD * self.source.total_weight
-        equal = (run for run in runs if run.continued and not run.troubles and run.fit.objective >= least)
+        least = best.worth - AS_GOOD * self.source.total_weight
+        equal = (run for run in runs if run.continued and not run.troubles and run.worth >= least)
         return best if best.troubles else max(equal, key=lambda run: run.fit.n_iter)
 
     # -- starts
@@ -158,8 +160,11 @@ class Search:
         if self.gate.says_where:
             yield "the gate's prior", self.first("prior")
             return
-        kinds = list(self.settings.starts)
         made = 0
+        if self.gate.has_parameters and starts.tells_apart(self.blank.gate, self.few):
+            yield "the gate's prior", self.first("prior")
+            made = 1
+        kinds = list(self.settings.starts)
         while made < n_init and kinds:
             for kind in list(kinds):
                 if made >= n_init:
@@ -175,8 +180,15 @@ class Search:
                     kinds.remove(kind)
 
     def first(self, kind: str) -> Model:
-        """Make the model of a start of this kind."""
-        return starts.first(kind, self.blank, self.few, self.rng)
+        """Make the model of a start of this kind.
+
+        Only the gate's own prior begins at given borders: where these are steep, a Newton step towards other
+        responsibilities would go anywhere.
+        """
+        blank = self.blank
+        if kind != "prior" and blank.gate.trainable and blank.gate.has_parameters:
+            blank = replace(blank, gate=blank.gate.forgotten())
+        return starts.first(kind, blank, self.few, self.rng)
 
     def _nested(self) -> Iterator[tuple[str, Model]]:
         """Give the solutions of smaller models, as starts of this one."""
@@ -216,7 +228,7 @@ class Search:
                 for split in starts.splits(model, self.few, k, self.rng)
             ]
             sound = [fit for fit in candidates if not troubles_of(fit, self.few)]
-            best = max(sound or candidates, key=lambda fit: fit.objective)
+            best = max(sound or candidates, key=lambda fit: worth(fit, self.source))
             model = self._em(best.model, 5 * self.settings.screening_iter).model
         return model
 
@@ -239,13 +251,14 @@ class Search:
         fit = self._em(model, min(self.settings.screening_iter, self.settings.max_iter))
         if self.meter is not None:
             self.meter.advance(note=f"{kind}: {fit.objective:.6g}")
-        return _Run(kind, fit, troubles_of(fit, self.few), self.source.total_weight)
+        return _Run(kind, fit, worth(fit, self.source), troubles_of(fit, self.few), self.source.total_weight)
 
     def _continue(self, runs: list[_Run]) -> None:
         """Run the best starts to the end."""
         ranked = sorted(runs, key=lambda run: run.rank, reverse=True)
         for run in ranked[: max(1, round(CONTINUED * len(ranked)))]:
             run.fit = self._finish(run.kind, run.fit)
+            run.worth = worth(run.fit, self.source)
             run.troubles = troubles_of(run.fit, self.few)
             run.continued = True
 
@@ -289,19 +302,6 @@ def _heavy(expert: AbstractExpert, normal: AbstractExpert) -> AbstractExpert:
     assert isinstance(expert, StudentTExpert)
     assert isinstance(normal, GaussianExpert)
     return replace(expert, beta=normal.beta, sigma=normal.sigma, nu=expert.max_nu)
-
-
-def troubles_of(fit: Fit, rows: Rows) -> dict[int, str]:
-    """Say which experts are degenerate. A variance at its floor is none where many rows support it.
-
-    Data without noise are fitted exactly by right; a likelihood that grows without bound on a few rows is no
-    measure of fit.
-    """
-    if fit.model.gate.says_where:
-        return {}  # an expert for each case has one row, by intent
-    count = fit.count * len(rows) / max(float(rows.gate_weight.sum()), 1e-300)
-    enough = max(20 * rows.expert.shape[1], 0.2 * len(rows))
-    return {k: why for k, why in fit.troubles().items() if "floor" not in why or count[k] < enough}
 
 
 def _has_spike(model: Model) -> bool:

@@ -20,6 +20,7 @@ from expertise.mixture.problem import Problem, Solution
 from expertise.mixture.rows import Rows
 
 FOLDS = 5
+ENOUGH = 2  # numbers that are explained, for each parameter, from which a criterion of information is trusted
 PATIENCE = 2  # numbers of experts in a row that may be worse than the one before them
 
 
@@ -36,6 +37,8 @@ def choose(
 ) -> Chosen:
     """Fit 1 to ``max_experts`` experts, and take the number with the smallest criterion.
 
+    Candidates end where there are too few rows for a criterion of information; folds judge by themselves.
+
     Raises
     ------
     ValueError : a criterion of information for experts that have no number of parameters.
@@ -49,6 +52,8 @@ def choose(
             solution = candidate.fit(table, meter)
         if len(solution.problem.experts) != n_experts:
             break  # so many are degenerate, and more would be too
+        if n_experts > 1 and criterion != "cv" and too_few_rows(solution.found.fit.model, solution.rows):
+            break
         solutions.append(solution)
         value = cross_validated(candidate, table) if criterion == "cv" else criterion_of(solution, criterion)
         lines.append(_line(solution, criterion, value))
@@ -82,6 +87,18 @@ def parameters_of(model: Model) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
+def too_few_rows(model: Model, rows: Rows) -> bool:
+    """Say whether AIC, BIC and ICL would flatter the model: they hold for many rows a parameter.
+
+    With hardly more rows than parameters, EM finds lines through a few rows each that no price by the
+    parameter makes up for. Of 20 simulated sets of 10 rows on one noisy line, BIC alone chose two experts in
+    10, of 6 rows in 14.
+    """
+    df = parameters_of(model)
+    explained = rows.z.shape[1] + (rows.gate.shape[1] - 1 if model.gate.models_inputs else 0)
+    return df is not None and float(rows.weight.sum()) * explained < ENOUGH * df
+
+
 def criterion_of(solution: Solution, criterion: str) -> float:
     """Compute AIC, BIC or ICL of a solution on its own rows (Akaike 1974; Schwarz 1978; Biernacki 2000)."""
     value = criterion_value(solution.found.fit.model, solution.rows, criterion)
@@ -111,8 +128,10 @@ def criterion_value(model: Model, rows: Rows, criterion: str) -> float:
 
 def cross_validated(problem: Problem, table: Table) -> float:
     """Compute minus the mean log-likelihood of held-out rows, of y given x; groups stay whole."""
-    folds: Any = KFold(FOLDS, shuffle=True, random_state=problem.search.seed % 2**31)
+    folds: Any = KFold(min(FOLDS, len(table)), shuffle=True, random_state=problem.search.seed % 2**31)
     if table.groups is not None:
+        if (table.groups == table.groups[0]).all():
+            raise ValueError('criterion="cv" leaves out groups in turn, but there is one only; use "bic"')
         folds = GroupKFold(min(FOLDS, len(np.unique(table.groups))))
     total = 0.0
     for train, test in folds.split(table.weight, groups=table.groups):

@@ -18,6 +18,7 @@ from expertise.mixture.gates import AbstractGate, ConstantGate
 from expertise.mixture.rows import Array, IntArray, Rows
 
 DIRECTIONS = 2  # random directions of the inputs along which an expert is split
+TELLING = 0.1  # share by which rows must differ for a given prior to be a start
 CLEAR = 0.9  # share of a row that its first expert gets; the others share the rest
 
 
@@ -72,6 +73,12 @@ def tree(model: Model, rows: Rows, rng: np.random.Generator) -> Array:
 def prior(model: Model, rows: Rows, rng: np.random.Generator) -> Array:
     """Take the shares that a gate with given parameters says."""
     return np.exp(model.gate.log_gate(rows.gate))
+
+
+def tells_apart(gate: AbstractGate, rows: Rows) -> bool:
+    """Say whether the gate's prior depends on the row: from equal shares, experts never separate."""
+    shares = np.exp(gate.log_gate(rows.gate))
+    return bool(np.ptp(shares, axis=0).max(initial=0.0) > TELLING)
 
 
 START_KINDS: dict[str, Callable[[Model, Rows, np.random.Generator], Array]] = {

@@ -15,6 +15,7 @@ from expertise._optional import require
 from expertise._progress import Meter
 from expertise.mixture import em
 from expertise.mixture.em import Model, Pass
+from expertise.mixture.judging import troubles_of
 from expertise.mixture.preparing import Scales, Table, make_rows
 from expertise.mixture.problem import Problem, Solution
 from expertise.mixture.rows import CHUNK, Rows, Scaling
@@ -184,7 +185,8 @@ def fit_stream(
         keep_path=search.keep_path,
     )
     fit = replace(fit, path=found.fit.path + fit.path[1:])
-    solution = Solution(problem, Found(fit, found.starts, fit.troubles()), scales, sample, stream)
+    troubles = troubles_of(fit, sample, measured.n_rows)
+    solution = Solution(problem, Found(fit, found.starts, troubles), scales, sample, stream)
     return solution, measured
 
 

@@ -215,6 +215,13 @@ class GaussianGate(AbstractGate):
             raise ValueError("means holds NaN or inf; centres must be finite, fill or drop such rows")
         if self.scale is not None:
             _check_scale(self.scale, means.shape)
+        prior = None if self.prior is None else np.asarray(self.prior, float)
+        if prior is not None and not (
+            prior.shape == means.shape[:1] and (prior >= 0).all() and np.isclose(prior.sum(), 1)
+        ):
+            raise ValueError(
+                f"prior must hold {len(means)} numbers of at least 0 that sum to 1; got {prior.tolist()}"
+            )
 
     def _with_arrays(self, columns: int, unit: Array | None = None) -> Self:
         """Write the options as arrays; a width that is not given is ``unit``, (d,) or 1."""

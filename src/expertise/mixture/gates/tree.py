@@ -144,6 +144,11 @@ class TreeGate(AbstractGate):
         """Turn the coefficients for original columns into those for standardised ones."""
         if self.betas is None:
             return self
+        if any(len(beta) != len(x.mean) + 1 for beta in self.betas):
+            raise ValueError(
+                f"TreeGate(betas=...) must have {len(x.mean) + 1} rows each, for the intercept and each "
+                f"input; got {[len(beta) for beta in self.betas]}"
+            )
         return replace(self, betas=tuple(x.coefficients_in(beta) for beta in self.betas))
 
     def unscaled(self, x: Scaling) -> Self:

@@ -221,33 +221,6 @@ def _column(item: Any, n_columns: int, names: Any) -> int:
     raise ValueError(f"gate_features must hold names or columns from 0 to {n_columns - 1}; got {item!r}")
 
 
-def check_weights(sample_weight: Any, n: int) -> npt.NDArray[np.float64]:
-    """Check one weight >= 0 for each row, not all 0; None gives ones."""
-    if sample_weight is None:
-        return np.ones(n)
-    weight = np.asarray(sample_weight, dtype=float)
-    if weight.ndim == 0:
-        weight = np.full(n, float(weight))
-    if weight.ndim != 1:
-        raise ValueError(
-            f"Sample weights must be 1D: sample_weight must have the shape ({n},); got {weight.shape}"
-        )
-    if len(weight) != n:
-        raise ValueError(
-            f"sample_weight.shape == {weight.shape}, expected ({n},): one weight for each row of X"
-        )
-    if not np.isfinite(weight).all() or (weight < 0).any():
-        bad = weight[~(weight >= 0) | np.isinf(weight)][0]
-        raise ValueError(
-            f"sample_weight must be finite and not negative; got {bad}; use 0 to leave a row out"
-        )
-    if weight.sum() <= 0:
-        raise ValueError(
-            "sample_weight sums to zero, so there is nothing to fit; give some row a positive weight"
-        )
-    return weight
-
-
 def check_numbers(X: Any, error: ValueError) -> None:
     """Say which column of X holds text, where scikit-learn has only said that some value is no number.
 

@@ -11,6 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from expertise.core._checks import check_fit_weight
 from expertise.core.inputs import Inputs
 from expertise.nn.neural import arguments, saving
 from expertise.nn.neural.fitting import NeuralFitting
@@ -179,7 +180,7 @@ class NeuralEditing(NeuralFitting):
     def _checked_rows(self, X: Any, y: Any, sample_weight: Any = None) -> Table:
         inputs = self._validate(X)
         codes = self._check_y(y, len(inputs.X))
-        weight = arguments.check_weights(sample_weight, len(inputs.X))
+        weight = check_fit_weight(sample_weight, len(inputs.X))
         table = Table(inputs.X, codes, weight)
         return table.take(np.flatnonzero(weight > 0))
 

@@ -2,8 +2,8 @@
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_random_state, validate_data
 from torch import nn
 
 from expertise._progress import progress
+from expertise.core._checks import check_fit_weight
 from expertise.core.inputs import Inputs
 from expertise.nn import objectives
 from expertise.nn.neural import arguments
@@ -151,17 +152,6 @@ class NeuralFitting(FittedNeural):
         self.fit_seconds_ = time.perf_counter() - begun
         return self
 
-    @contextmanager
-    def _whole_or_not(self) -> Iterator[None]:
-        """Leave the estimator as it was if the block fails or is interrupted: an earlier fit stays usable."""
-        before = dict(self.__dict__)
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
     def _checked_table(self, X: Any, y: Any, sample_weight: Any) -> Table:
         """Check the data, and measure them; sets the shape of the mixture."""
         try:
@@ -169,7 +159,7 @@ class NeuralFitting(FittedNeural):
         except ValueError as error:
             arguments.check_numbers(X, error)
             raise
-        weight = arguments.check_weights(sample_weight, len(X))
+        weight = check_fit_weight(sample_weight, len(X))
         fitted = [one for one in self.experts or () if one is not None and not isinstance(one, nn.Module)]
         for expert in fitted:
             check_fitted_expert(expert)
