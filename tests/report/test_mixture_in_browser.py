@@ -216,6 +216,12 @@ def test_slider_and_number_box_agree_and_the_answer_is_spoken(
     assert browser.evaluate("document.querySelectorAll('.outside').length") == 1
 
 
+def test_a_long_name_does_not_widen_the_page(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["numbers"], 390)
+    browser.evaluate("document.querySelector('legend').textContent = 'a_very_long_name_'.repeat(12)")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 # ---- the slider of iterations
 
 POINTS = """[...document.querySelectorAll('.live .points use')].map(one =>

@@ -238,6 +238,7 @@ def profile(*weights: float, at: list[float] | None = None) -> Profile:
         ((0.1, 0.8, 0.9), "Expert 0 takes over from expert 1 near weight 0.5"),
         ((0.9, 0.6), "Expert 0 leads whatever weight is; its mean weight goes from 0.90 to 0.60"),
         ((0.9, 0.1, 0.9), "The lead changes 2 times along weight: experts 0, 1, 0"),
+        ((0.51, 0.49, 0.51, 0.49), "weight alone hardly moves the gate: no mean weight changes by 0.05"),
     ],
 )
 def test_the_title_of_a_profile_is_its_finding(weights: tuple[float, ...], title: str) -> None:
@@ -251,6 +252,8 @@ def test_levels_and_dates_are_named() -> None:
     assert title == "By origin: expert 0 leads at Europe, expert 1 at Asia"
     title = _mixture_gate.profile(CATEGORY, profile(0.9, 0.7)).title
     assert title == "Expert 0 leads whatever origin is; its mean weight goes from 0.70 to 0.90"
+    title = _mixture_gate.profile(CATEGORY, profile(0.51, 0.49)).title
+    assert title == "origin alone hardly moves the gate: no mean weight changes by 0.05"
     days = _mixture_gate.profile(DATE, profile(0.9, 0.2, at=[0.0, 86400.0 * 365]))
     assert days.title == "Expert 1 takes over from expert 0 by built 1971-01-01"
     assert [row[0].text for row in days.table.cells] == ["1970-01-01", "1971-01-01"]

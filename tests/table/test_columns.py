@@ -62,7 +62,10 @@ def test_names_and_blocks_say_what_is_where() -> None:
 
 def test_values_in_words() -> None:
     assert SIZE.text(NAN) == "missing"
-    assert SIZE.text(1234567.0) == "1.23457e+06"
+    assert SIZE.text(1234567.0) == "1234567"
+    assert SIZE.text(20240131.5) == "20240132"
+    assert SIZE.text(12345.678) == "12345.7"
+    assert SIZE.text(1e15) == "1e+15"
     assert COLOUR.text(1.0) == "blue"
     assert (OPEN.text(0.0), OPEN.text(1.0)) == ("no", "yes")
     assert replace(DAY, whole=True).text(86400.0) == "1970-01-02"

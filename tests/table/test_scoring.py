@@ -91,13 +91,22 @@ def test_the_difference_of_two_models_and_its_interval() -> None:
     mean, low, high = difference(a, b, np.ones(400))
     error = (a - b).std() / np.sqrt(400)
     assert mean == pytest.approx((a - b).mean())
-    assert (low, high) == pytest.approx((mean - 1.959964 * error, mean + 1.959964 * error))
+    half = stats.t.ppf(0.975, 399) * error * np.sqrt(400 / 399)
+    assert (low, high) == pytest.approx((mean - half, mean + half))
 
 
 def test_the_interval_covers_no_difference_as_often_as_it_says() -> None:
-    apart = np.random.default_rng(1).normal(size=(1000, 50))
-    inside = [low <= 0 <= high for _, low, high in (difference(one, 0 * one, np.ones(50)) for one in apart)]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+    for n in (3, 50):
+        apart = np.random.default_rng(1).normal(size=(2000, n))
+        found = (difference(one, 0 * one, np.ones(n)) for one in apart)
+        inside = [low <= 0 <= high for _, low, high in found]
+        assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+def test_rows_without_weight_are_no_evidence() -> None:
+    a, weight = np.array([1.0, 2.0, 4.0, 9.0]), np.array([1.0, 1, 1, 0])
+    assert difference(a, np.zeros(4), weight) == pytest.approx(difference(a[:3], np.zeros(3), np.ones(3)))
+    assert difference(a, np.zeros(4), np.array([0.0, 0, 1, 0])) == (4, -np.inf, np.inf)
 
 
 # -- the verdict

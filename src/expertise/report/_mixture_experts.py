@@ -66,7 +66,7 @@ def _sizes(record: MixtureRecord) -> Table:
     lead = leading(record.gate)
     error = None if record.y is None else row_errors(record, record.y)
     columns = ["expert", "rows it leads", "share of rows", "mean weight"]
-    columns += [] if record.classes else [f"mean {record.target}, own rows"]
+    columns += [] if record.classes else ["mean answer, own rows"]
     columns += [] if error is None else [f"{_error_name(record)}, {which} rows" for which in ("own", "all")]
     body: list[Row] = []
     for k in range(record.n_experts):

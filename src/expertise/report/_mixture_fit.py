@@ -113,7 +113,7 @@ def _plain(record: MixtureRecord) -> str:
         return ""
     return (
         "Use the simpler model unless you need what the experts say of the data: "
-        "on these rows the mixture is not better than the best of the other models."
+        "these rows do not show that the mixture is better than the best of the other models."
     )
 
 

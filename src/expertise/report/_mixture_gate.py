@@ -30,6 +30,7 @@ MAX_SPOTS = 250  # rows on the map
 MAX_CELLS = 10  # of the map's table, each way
 WORTH = 1e-9  # an input of less effect is one that the gate does not see
 VISIBLE = 0.005  # change of a mean weight that can be seen in a figure
+FAINT = 0.05  # change below which a passing lead is a tie that falls now here, now there
 
 
 def section(record: MixtureRecord) -> tuple[Block, ...]:
@@ -50,7 +51,9 @@ def section(record: MixtureRecord) -> tuple[Block, ...]:
         names = [record.columns[p.column].name for p in left[len(along) :]]
         some = listing(names[:MAX_NAMES]) if len(names) <= MAX_NAMES else ", ".join(names[:MAX_NAMES]) + ", …"
         which = "move the gate, less than these" if along else f"move no mean weight by {VISIBLE}"
-        subject = "1 input" if len(names) == 1 else f"{len(names)} inputs"
+        subject = f"{len(names)} inputs"
+        if len(names) == 1:
+            subject, which = "1 input", which.replace("move", "moves", 1)
         subject = subject.replace(" ", " more ", 1) if along else subject
         blocks.append(Prose((f"{subject} {which}: {some}.",)))
     return tuple(blocks)
@@ -219,6 +222,8 @@ def line_title(column: Column, found: Profile) -> str:
     there = np.isfinite(found.at)
     lead, at = leading(found.gate[there]), found.at[there]
     turns = np.flatnonzero(np.diff(lead))
+    if len(turns) and _is_faint(found):
+        return _faintly(column)
     if not len(turns):
         weight = found.gate[there, lead[0]]
         ends = f"from {format_value(float(weight[0]), 2)} to {format_value(float(weight[-1]), 2)}"
@@ -229,6 +234,15 @@ def line_title(column: Column, found: Profile) -> str:
     order = [int(lead[0]), *(int(lead[i + 1]) for i in turns)]
     path = ", ".join(map(str, order)) if len(order) <= 6 else f"{order[0]}, …, {order[-1]}"
     return f"The lead changes {len(turns)} times along {column.name}: experts {path}"
+
+
+def _is_faint(found: Profile) -> bool:
+    there = np.isfinite(found.gate).all(axis=1)
+    return bool(np.ptp(found.gate[there], axis=0).max() < FAINT)
+
+
+def _faintly(column: Column) -> str:
+    return f"{column.name} alone hardly moves the gate: no mean weight changes by {FAINT}"
 
 
 def _near(column: Column, at: Floats, i: int) -> str:
@@ -254,5 +268,7 @@ def levels_title(column: Column, found: Profile) -> str:
             f"Expert {parts[0][0]} leads whatever {column.name} is; its mean weight goes from "
             f"{weight.min():.2f} to {weight.max():.2f}"
         )
+    if _is_faint(found):
+        return _faintly(column)
     said = [f"{experts([k])} at {where}" for k, where in parts]
     return f"By {column.name}: {said[0].replace(' at ', ' leads at ', 1)}, {listing(said[1:])}"

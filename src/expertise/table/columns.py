@@ -75,7 +75,9 @@ class Column:
         if self.kind == "date":
             stamp = np.datetime64(round(value), "s")
             return str(stamp.astype("datetime64[D]") if self.whole else stamp)
-        return f"{value:.6g}"
+        # six digits of a whole number (a day as 20240131, a count) may not be all of it
+        large = 1e6 <= abs(value) < 1e15
+        return f"{value:.0f}" if large or (value == round(value) and abs(value) < 1e15) else f"{value:.6g}"
 
     def refilled(self, x: Floats) -> "Column":
         """Learn anew, from values (n,), what stands for a missing one."""
@@ -90,6 +92,12 @@ class Column:
         if np.isnan(x).all():
             return self
         return replace(self, low=min(self.low, float(np.nanmin(x))), high=max(self.high, float(np.nanmax(x))))
+
+    def narrowed(self, x: Floats) -> "Column":
+        """Let the range be that of values (n,) alone."""
+        if np.isnan(x).all():
+            return self
+        return replace(self, low=float(np.nanmin(x)), high=float(np.nanmax(x)))
 
     # -- from values to features
 
@@ -188,6 +196,12 @@ class Encoder:
         """Let the ranges reach over further values (n, columns)."""
         columns = tuple(column.widened(found[:, j]) for j, column in enumerate(self.columns))
         return Encoder(columns, self.left_out)
+
+    def narrowed(self, found: Floats) -> "Encoder":
+        """Let the ranges be those of values (n, columns) alone; categories keep all their levels."""
+        pairs = zip(self.columns, found.T, strict=True)
+        columns = (column if column.kind == "category" else column.narrowed(x) for column, x in pairs)
+        return Encoder(tuple(columns), self.left_out)
 
     def encode(self, found: Floats) -> Floats:
         """Give X (n, d) of values (n, columns)."""

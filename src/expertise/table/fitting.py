@@ -76,6 +76,8 @@ def fit_table(
     check_weights(request.weights, weight[test], "held-out row")
     say(saying.of_split(len(train), len(test), request, since))
     encoder = encoder.refilled(found[train])
+    if since:  # the rows held out lie beyond those fitted, where all is extrapolated
+        encoder = encoder.narrowed(found[train])
     X = encoder.encode(found)
 
     shared = _shared(X, groups, train, request, encoder, say)
@@ -116,7 +118,8 @@ def _split(
 ) -> Split:
     """Part the rows that have a target; classes and groups are of all rows of the table."""
     if request.order:
-        column, moment = read_order(request.order, table[request.order], request.wishes, source=source)
+        array = table[request.order]
+        column, moment = read_order(request.order, array, request.wishes, rows, source=source)
         train, test = hold_out_last(moment[rows], request.test)
         return Split(rows[train], rows[test], moment, column.text(moment[rows[test]].min()))
     train, test = hold_out(
@@ -220,8 +223,9 @@ def judge(
         models.append(baselines.fit_and_predict(name, estimator, *fitted, held.X, n_classes))
     result.scores = [(model.name, scores(model, held.y, held.weight)) for model in models]
     chosen = request.experts == "auto"
-    what = "in {:,} stretches of time" if request.order else "of {:,} groups"
-    judged = verdict(models, held.y, held.weight, result.n_experts, chosen=chosen, groups=groups, what=what)
+    what = ("in 1 stretch of time", "in {:,} stretches of time")
+    named = {"what": what} if request.order else {}
+    judged = verdict(models, held.y, held.weight, result.n_experts, chosen=chosen, groups=groups, **named)
     result.verdict, result.helps = judged.text, judged.helps
 
 

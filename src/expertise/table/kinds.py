@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from expertise._optional import require
 from expertise.table import values
@@ -59,25 +60,31 @@ def find(table: Any, names: Sequence[str], wishes: Wishes, *, source: str) -> tu
     return Encoder(tuple(columns), left_out), np.stack(found, axis=1)
 
 
-def read_order(name: str, array: Any, wishes: Wishes, *, source: str) -> tuple[Column, Floats]:
+def read_order(
+    name: str, array: Any, wishes: Wishes, rows: npt.NDArray[np.intp], *, source: str
+) -> tuple[Column, Floats]:
     """Give the moment of each row, a number or a date (n,), and the column that can write it.
 
     Raises
     ------
-    ValueError : neither numbers nor dates; a row without one.
+    ValueError : neither numbers nor dates; one of ``rows``, those that have a target, without one.
     """
     kind, form = _kind(name, array, wishes, source)
     if kind not in ("number", "date"):
-        raise ValueError(f"--order={name} holds a {kind}; rows are put in order by numbers or dates")
+        first = next((f", as {one!r}" for one in values.texts(array, wishes.missing) if one is not None), "")
+        raise ValueError(
+            f"--order={name} holds a {kind}{first}; rows are put in order by numbers or dates, and dates are "
+            f"read as {', '.join(values.EXAMPLES)}"
+        )
     column = Column(name, kind, 0.0, 0.0, 0.0, form=form)
     moments = column.read(array, wishes.missing)[0]
-    gone = np.flatnonzero(np.isnan(moments))
+    gone = rows[np.isnan(moments[rows])]
     if len(gone):
         raise ValueError(
             f"{source}, row {gone[0]}, column {name!r}: it is missing, and so is the place of the row in the "
             "order; rows count from 0; give each row one, or leave --order out"
         )
-    whole = bool((moments % (DAY if kind == "date" else 1) == 0).all())
+    whole = bool((moments[rows] % (DAY if kind == "date" else 1) == 0).all())
     return replace(column, whole=whole), moments
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from expertise._files import atomic_file
 from expertise._optional import require
 from expertise._progress import progress
-from expertise.table import reading
+from expertise.table import reading, values
 from expertise.table.model import TableModel
 from expertise.table.remarks import Remarks
 
@@ -60,10 +60,11 @@ def predict_file(
         meter = stack.enter_context(progress("predict", total, "rows"))
         writer = None
         for batch in batches:
-            values = model.encoder.read(batch, source=source, missing=missing, new=new, first=done)
-            remarks.see(values)
-            table = _table(batch, copy, model.answer(model.encoder.encode(values), coverage))
+            read = model.encoder.read(batch, source=source, missing=missing, new=new, first=done)
+            remarks.see(read)
+            table = _table(batch, copy, model.answer(model.encoder.encode(read), coverage))
             if writer is None:
+                _check_copies(table, copy, target)
                 writer = stack.enter_context(_Writer(temporary, target.suffix.lower(), table.schema))
             writer.write(table)
             done += batch.num_rows
@@ -75,15 +76,25 @@ def predict_file(
     return done
 
 
+def _check_copies(table: Any, copy: Sequence[str], out: Path) -> None:
+    nested = require("pyarrow.types", "table").is_nested
+    for name in copy if out.suffix.lower() == ".csv" else ():
+        if nested(table[name].type):
+            raise ValueError(
+                f"--copy={name} holds {table[name].type}, which a CSV cannot; write .parquet or .feather"
+            )
+
+
 def _table(batch: Any, copy: Sequence[str], found: dict[str, Any]) -> Any:
     arrow = require("pyarrow", "table")
-    columns = {name: batch[name] for name in copy}
+    # Feather holds one dictionary a column, and batches may have different ones
+    columns = {name: values.decoded(batch[name]) for name in copy}
     clash = sorted(set(columns) & set(found))
     if clash:
         raise ValueError(f"--copy={clash[0]} has the name of a column of predictions; rename it")
     columns |= {
-        name: arrow.array(values.tolist() if values.dtype == object else values)
-        for name, values in found.items()
+        name: arrow.array(answer.tolist() if answer.dtype == object else answer)
+        for name, answer in found.items()
     }
     return arrow.table(columns)
 

@@ -1,12 +1,14 @@
 """What `expertise fit` tells of its work, in plain words and tables."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
-from expertise.mixture import FewCasesWarning
+from expertise.mixture import DegenerateExpertWarning, FewCasesWarning
 from expertise.table.columns import MISSING, Encoder
-from expertise.table.values import Floats
+from expertise.table.values import MONTH_FIRST, Floats
 
 if TYPE_CHECKING:
     from expertise.table.model import TableModel
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
 
 _PLURAL = {"number": "numbers", "category": "categories", "boolean": "booleans", "date": "dates"}
 NAMES = 8  # columns that are named in a line
+# where in a warning of the fit the advice begins, which speaks of arguments
+_ADVICE = {
+    FewCasesWarning: "; ",
+    DegenerateExpertWarning: r"\. More rows|; fewer experts",
+    ConvergenceWarning: "; raise ",
+}
 FEW_VALUES = 10  # different whole numbers up to which a target may be codes of classes
 
 
@@ -59,7 +67,7 @@ def _two_ways(encoder: Encoder, found: Floats) -> list[str]:
     """Say which dates could be read with the day first as well, where nobody said so."""
     lines = []
     for column, x in zip(encoder.columns, found.T, strict=True):
-        if column.kind != "date" or column.form != "%m/%d/%Y":
+        if column.kind != "date" or not column.form.startswith(MONTH_FIRST):
             continue
         day = np.array([int(column.text(one)[8:10]) for one in np.unique(x[~np.isnan(x)])])
         if (day <= 12).all():
@@ -97,10 +105,10 @@ def of_order(column: str) -> str:
 def of_warning(message: Warning | str) -> str:
     """Say a warning of the fit in the words of the command: its advice names flags, not arguments."""
     text = str(message)
-    if isinstance(message, FewCasesWarning):
-        return (
-            f"{text.partition('; ')[0]}; more rows, fewer --experts, or fewer inputs (--drop) may do better"
-        )
+    for kind, advice in _ADVICE.items():
+        if isinstance(message, kind):
+            found = re.split(advice, text)[0]
+            return f"{found}; more rows, fewer --experts, or fewer inputs (--drop) may do better"
     return text
 
 
@@ -121,6 +129,7 @@ def facts(
     """Name what was fitted, for the page."""
     held = f"{test:,} held out" + (f", {request.order} from {since} on" if since else "")
     mixture: Any = model.mixture
+    columns = len(model.encoder.columns)
     kinds = list(dict.fromkeys(expert.name for expert in mixture.experts_))
     how = "chosen by BIC from 1 to 6" if request.experts == "auto" and len(request.expert) < 2 else "as asked"
     found = [
@@ -132,7 +141,10 @@ def facts(
             + (f", sees {', '.join(request.gate_features)}" if request.gate_features else ""),
         ),
         ("rows", f"{train:,} fitted, {held} (seed {request.seed})"),
-        ("inputs", f"{len(model.encoder.columns)} columns, {len(model.encoder.names)} after encoding"),
+        (
+            "inputs",
+            f"{columns} column{'' if columns == 1 else 's'}, {len(model.encoder.names)} after encoding",
+        ),
         ("parameters", f"{mixture.n_parameters_:,}, for one row at most {_active(mixture):,}"),
         ("log-likelihood", f"{mixture.loglik_:,.2f} of the fitted rows"),
         (

@@ -82,30 +82,33 @@ def losses(held: Held, y: npt.NDArray[Any]) -> Floats:
 def difference(
     a: Floats, b: Floats, weight: Floats, groups: npt.NDArray[Any] | None = None
 ) -> tuple[float, float, float]:
-    """Give the weighted mean of a - b over rows, and its interval of 95 % (normal approximation).
+    """Give the weighted mean of a - b over rows, and its interval of 95 % by Student's t.
 
-    Rows of a group err together: with ``groups`` (n,) each group counts once, and as they are few, by
-    Student's t.
+    Rows of a group err together: with ``groups`` (n,) each group counts once. One row, or one group, says
+    nothing of chance: its interval is without end.
 
     >>> mean, low, high = difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3))
-    >>> mean, low < 0 < high
-    (2.0, False)
-    >>> difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3), groups=np.array(["a", "b", "b"]))[1] < 0
-    True
+    >>> mean, round(low, 3), round(high, 3)
+    (2.0, -0.484, 4.484)
+    >>> difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3), groups=np.array(["a", "a", "a"]))
+    (2.0, -inf, inf)
     """
     share = weight / weight.sum()
     apart = a - b
     mean = float(share @ apart)
-    parts, quantile = share * (apart - mean), float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    parts, count = share * (apart - mean), _sets(weight, groups)
     if groups is not None:
-        member = np.unique(groups, return_inverse=True)[1]
-        parts = np.bincount(member, parts)
-        if len(parts) < 2:
-            return mean, -np.inf, np.inf
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(parts) - 1))
-        parts *= np.sqrt(len(parts) / (len(parts) - 1))
-    half = quantile * float(np.sqrt(parts @ parts))
+        parts = np.bincount(np.unique(groups, return_inverse=True)[1], parts)
+    if count < 2:
+        return mean, -np.inf, np.inf
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    half = quantile * float(np.sqrt(parts @ parts * count / (count - 1)))
     return mean, mean - half, mean + half
+
+
+def _sets(weight: Floats, groups: npt.NDArray[Any] | None) -> int:
+    """Count the rows that have a weight, or their groups."""
+    return int((weight > 0).sum() if groups is None else len(np.unique(groups[weight > 0])))
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,12 @@ def verdict(
     *,
     chosen: bool = True,
     groups: npt.NDArray[Any] | None = None,
-    what: str = "of {:,} groups",
+    what: tuple[str, str] = ("of 1 group", "of {:,} groups"),
 ) -> Verdict:
     """Judge the mixture, the first of the models, against the others on the same rows.
 
     ``chosen`` says that the number of experts was chosen by the fit, and not asked for. ``groups`` (n,) of
-    rows that belong together; ``what`` is what to call them.
+    rows that belong together; ``what`` is what to call one and several of them.
     """
     mixture, *others = models
     metric = "RMSE" if mixture.prediction.ndim == 1 else "log loss"
@@ -137,12 +140,18 @@ def verdict(
     score = {one.name: scores(one, y, weight)[metric] or 0.0 for one in models}
     against = {one.name: difference(loss[mixture.name], loss[one.name], weight, groups) for one in others}
     best = min(others, key=lambda one: score[one.name]).name
-    rows = f"{len(y):,} held-out rows"
-    rows += "" if groups is None else f" {what.format(len(np.unique(groups)))}"
+    rows, sets = f"{len(y):,} held-out row{'' if len(y) == 1 else 's'}", _sets(weight, groups)
+    rows += "" if groups is None else f" {what[sets != 1].format(sets)}"
     said = f"{metric} {score[mixture.name]:.4g} on {rows}, against {score[best]:.4g} of {_the(best)}"
     if n_experts == 1:
         start = "One expert is enough: more would not pay for their parameters, so this" if chosen else "This"
         return Verdict(f"{start} is one model and no mixture ({said}).", False)
+    if sets < 2:
+        return Verdict(
+            f"Whether the mixture helps cannot be told: {said}; so few say nothing of chance. Hold more out "
+            "(--test).",
+            False,
+        )
     low, high = against[best][1:]
     one_low, one_high = against[ONE][1:] if ONE in against else (low, high)
     helps_over_one = one_high < 0

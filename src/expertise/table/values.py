@@ -21,12 +21,20 @@ DATES = (
     "%Y-%m-%dT%H:%M:%S",
     "%Y-%m-%dT%H:%M:%SZ",
     "%Y-%m-%d %H:%M",
+    "%Y-%m-%d %H:%M:%S%z",  # the offset from UTC, as +02:00
+    "%Y-%m-%dT%H:%M:%S%z",
     "%Y/%m/%d",
+    "%Y-%m",
     "%d.%m.%Y",
+    "%d.%m.%Y %H:%M",
     "%m/%d/%Y",
+    "%m/%d/%Y %H:%M",
     "%d/%m/%Y",
+    "%d/%m/%Y %H:%M",
 )
-DAY_FIRST = (*DATES[:-2], "%d/%m/%Y", "%m/%d/%Y")
+MONTH_FIRST = "%m/%d"
+DAY_FIRST = tuple(sorted(DATES, key=lambda form: form.startswith(MONTH_FIRST)))  # those come last
+EXAMPLES = ("2024-01-31", "2024-01-31 23:59", "2024-01", "31.01.2024", "01/31/2024")
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 # a number with what Arrow does not read: a currency, commas between thousands, a unit or percent
 _DRESSED = re.compile(r"[+-]?[$€£¥]? ?([+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?) ?(%|[^\W\d_]{1,3}|[$€£¥])?")
@@ -177,9 +185,8 @@ def dates(array: Any, form: str = "", missing: tuple[str, ...] = ()) -> tuple[Fl
         text = arrow.array(texts(array, missing), arrow.string())
         whole = compute.replace_substring_regex(text, _FRACTION, r"\1")
         forms = (form,) if form else (one for one in DATES if one.startswith("%Y"))
-        stamps = compute.coalesce(
-            *(compute.strptime(whole, format=one, unit="s", error_is_null=True) for one in forms)
-        )
+        found = (compute.strptime(whole, format=one, unit="s", error_is_null=True) for one in forms)
+        stamps = compute.coalesce(*(one.cast(arrow.timestamp("s")) for one in found))
         wrong = compute.and_(compute.is_null(stamps), compute.is_valid(text))
         bad = np.flatnonzero(wrong.to_numpy(zero_copy_only=False))
         first = Wrong(int(bad[0]), str(text[int(bad[0])])) if len(bad) else None
