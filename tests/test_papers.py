@@ -144,8 +144,9 @@ def test_the_border_turns_by_its_angle() -> None:
 def test_few_data_are_for_one_model() -> None:
     text = said("data_hunger")
     rows = table(text)
-    mixture, by_cv, linear = 0, 2, 3
+    mixture, by_bic, by_cv, linear = range(4)
     assert rows["N=50"][mixture] > rows["N=50"][linear]
+    assert rows["N=50"][by_bic] <= 1.05 * rows["N=50"][linear]
     assert rows["N=50"][by_cv] <= 1.05 * rows["N=50"][linear]
     assert rows["N=400"][mixture] < 0.5 * rows["N=400"][linear]
     assert "mixture: loses to one linear model at N=50\n" in text

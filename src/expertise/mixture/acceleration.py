@@ -13,7 +13,7 @@ from expertise.mixture.rows import Array
 
 SLOW = 0.5  # gains that shrink faster than this from step to step need no help
 FIRST_LIMIT = 4.0  # of |a|; four times as far after each success
-FARTHEST = 300.0  # parameters of standardised columns, or logs of widths: exp of it can still be squared
+FARTHEST = 300.0  # that a parameter of an expert may be, a log of a width too: exp of it can still be squared
 
 Parts = tuple[AbstractGate, tuple[AbstractExpert, ...]]
 
@@ -60,7 +60,7 @@ class Extrapolation:
         if step <= 1.0:
             return None
         there = p0 + 2 * step * first + step**2 * bend
-        return _parts(gate, experts, there) if np.abs(there).max() <= FARTHEST else None
+        return _parts(gate, experts, there)
 
 
 def _learning(gate: AbstractGate, experts: tuple[AbstractExpert, ...]) -> list[AbstractGate | AbstractExpert]:
@@ -76,7 +76,10 @@ def _vector(gate: AbstractGate, experts: tuple[AbstractExpert, ...]) -> Array | 
 
 
 def _parts(gate: AbstractGate, experts: tuple[AbstractExpert, ...], vector: Array) -> Parts | None:
-    """Set the parameters; None where they leave what an M-step may give (a variance below its floor)."""
+    """Set the parameters; None where they leave what an M-step may give (a variance below its floor).
+
+    Steep borders of a gate may lie far out, and do no harm; experts there would overflow.
+    """
     at = 0
 
     def taken(part: AbstractGate | AbstractExpert) -> Array:
@@ -88,6 +91,8 @@ def _parts(gate: AbstractGate, experts: tuple[AbstractExpert, ...], vector: Arra
     with np.errstate(all="ignore"):
         if gate.trainable:
             gate = gate.with_parameters(taken(gate))
+        if np.abs(vector[at:]).max(initial=0.0) > FARTHEST:
+            return None
         moved = tuple(e if e.frozen else e.with_parameters(taken(e)) for e in experts)
         if any(e.degenerate() is not None for e in moved if not e.frozen):
             return None
