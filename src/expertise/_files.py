@@ -32,6 +32,15 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
+def usual_mode(file: Path) -> Iterator[None]:
+    """Let whoever may read a new file read the one that the block writes: some writers keep it to their owner."""
+    file.touch()
+    mode = file.stat().st_mode
+    yield
+    file.chmod(mode)
+
+
+@contextmanager
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary folder beside ``target``; rename it to ``target`` if the block ends without an error.
 

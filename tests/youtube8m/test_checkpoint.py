@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from expertise.youtube8m import checkpoint
 from expertise.youtube8m.checkpoint import CheckpointError
@@ -65,6 +67,29 @@ def test_an_export_holds_all_that_is_needed(tmp_path: Path) -> None:
         "model.safetensors",
         "model_flags.json",
     ]
+
+
+def test_who_may_read_the_flags_may_read_the_weights(tmp_path: Path) -> None:
+    state = dict.fromkeys(checkpoint.STATE, 1)
+    checkpoint.save(tmp_path, 1, *made(), state, FLAGS)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert len({path.stat().st_mode for path in files}) == 1
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise SafetensorError("No space left on device")
+
+    state = dict.fromkeys(checkpoint.STATE, 1)
+    checkpoint.save(tmp_path, 1, *made(), state, FLAGS)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"can't be written in .*/export: No space left.*; the last checkpoint"):
+        checkpoint.save(tmp_path, 2, *made(), state, FLAGS)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_pruning_keeps_the_newest_three_and_the_best(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_the_usual_forms_are_read_in_lockstep() -> None:
 
 def test_official_shards_are_read_in_lockstep(data_dir: Path) -> None:
     for number in (0, 1):
-        shard = scan_records(data_dir / "youtube8m" / f"validate000{number}.tfrecord")
+        [shard] = scan_records(data_dir / "youtube8m" / f"validate000{number}.tfrecord")
         assert len(shard.starts) == (284, 305)[number]
         for names, sizes in (
             ("mean_rgb,mean_audio", "1024,128"),

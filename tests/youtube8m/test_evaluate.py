@@ -126,6 +126,22 @@ def test_it_prints_the_figures_and_the_frequent_classes(
     assert str(tmp_path / "evaluation" / "step_1.json") in printed.replace("\n", "")
 
 
+def test_the_figures_are_shown_where_nothing_may_be_written(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError("read-only file system")
+
+    write_export(tmp_path, 7)
+    monkeypatch.setattr(checkpoint, "write_json", refused)
+    with pytest.raises(OSError, match="read-only"):
+        evaluate(eval_flags(tiny, tmp_path))
+    told = capsys.readouterr().out
+    assert "GAP" in told
+    assert "mAP is over 5 classes" in told
+    assert "all classes are in" not in told
+
+
 def test_only_the_newest_export_is_evaluated_once(tiny: Any, tmp_path: Path) -> None:
     for step in (2, 10, 9):
         write_export(tmp_path, step)

@@ -113,6 +113,14 @@ def test_the_table_is_frozen() -> None:
     assert {name: getattr(Flags, name) for name in table.ENTRIES} == REFERENCE | ADDED
 
 
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"~/run": "/home/me/run", "~": "/home/me", "a,~/b, ~/c": "a,/home/me/b,/home/me/c"}
+    for value, expected in (given | {name: name for name in ("a~/b", "~x/run", "a/~/b", "a, b")}).items():
+        for name in ("train_dir", "vocabulary", "teacher"):
+            assert getattr(Flags(**{name: value}), name) == expected
+
+
 def test_defaults_of_single_commands_are_the_references() -> None:
     for (command, name), value in BY_COMMAND.items():
         assert table.default(name, command) == value

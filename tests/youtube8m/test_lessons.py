@@ -309,6 +309,12 @@ def change_flags(**changes: Any) -> Callable[[School, Path], Path]:
     return make
 
 
+def test_a_teachers_folder_may_hold_a_comma(tiny: Any, tmp_path: Path, school: School) -> None:
+    shutil.copytree(school.first, tmp_path / "a,b")
+    lessons = school.lessons(tiny, tmp_path / "run", teacher=f"{tmp_path / 'a,b'}, {school.second}")
+    assert len(lessons._teachers) == 2
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

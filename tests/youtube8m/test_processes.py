@@ -377,6 +377,32 @@ def test_num_gpu_starts_a_process_for_each(
     assert capfd.readouterr().err.count("can't go on with other flags: --batch_size was 16, now 8") == 1
 
 
+LAUNCH = """
+import sys, torch
+torch.cuda.device_count = lambda: 2  # the children find that there is none
+from expertise.cli import main
+main(["youtube8m", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+def test_the_processes_of_num_gpu_do_not_outlive_who_started_them(data: Path, tmp_path: Path) -> None:
+    changes = {"num_gpu": 2, "device": "auto", "num_epochs": 5000, "export_model_steps": 20}
+    flags = flags_for(data, tmp_path / "run", model="LogisticModel", **changes)
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, "train", *arguments(flags)])
+    try:
+        wait_for(lambda: bool(checkpoint.steps_of(tmp_path / "run")))
+        listed = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        children = {int(pid): _watch._stat(int(pid)) for pid in listed}
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert len(children) == 2
+    here = Peer.here(0)
+    orphans = [Peer(1, here.host, here.machine, pid, started) for pid, (_, started) in children.items()]
+    wait_for(lambda: all(orphan.has_ended for orphan in orphans))
+
+
 # ---- --num_gpu
 
 
@@ -456,7 +482,7 @@ class Beating(HashStore):
 class Looked:
     """A watch of rank 0 over one other process, in a store of this process."""
 
-    def __init__(self, peer: Peer, store: HashStore | None = None) -> None:
+    def __init__(self, peer: Peer, store: HashStore | None = None, parent: int = 0) -> None:
         self.store = store or HashStore()
         peers = [Peer.here(0), peer]
         for one in peers:
@@ -467,6 +493,7 @@ class Looked:
             0,
             lambda finding: f"{finding}; advice",
             wakes=False,
+            parent=parent,
             look_seconds=LOOK,
             silent_looks=10,
             grace_seconds=30.0,
@@ -546,6 +573,13 @@ def test_a_process_on_another_machine_is_known_by_its_beats(look: Callable[..., 
     assert watch.finding(0.0) == ""
     store.beats = False
     assert watch.finding(60.0) == ("process 1 of 2 (pid 1 on elsewhere) has not answered for 0.2 seconds")
+
+
+def test_the_end_of_the_process_that_started_the_run_is_found(sleeper: tuple[Peer, Process]) -> None:
+    peer, _ = sleeper  # lives
+    assert Looked(peer, parent=os.getppid()).watch._judged([]) == ""
+    finding = Looked(peer, parent=os.getppid() + 1).watch._judged([])
+    assert finding == f"the process that started the run (pid {os.getppid() + 1}) has ended"
 
 
 def test_who_has_said_goodbye_is_not_missed(

@@ -45,9 +45,11 @@ def frame(data: bytes) -> bytes:
 
 
 def scan(path: Path, skipped: list[RecordError] | None = None) -> list[bytes]:
-    shard = scan_records(path, skipped=skipped)
-    starts, sizes = shard.starts.tolist(), shard.sizes.tolist()
-    return [shard.buffer[start : start + size].tobytes() for start, size in zip(starts, sizes, strict=True)]
+    return [
+        shard.buffer[start : start + size].tobytes()
+        for shard in scan_records(path, skipped=skipped)
+        for start, size in zip(shard.starts.tolist(), shard.sizes.tolist(), strict=True)
+    ]
 
 
 def read(path: Path, skipped: list[RecordError] | None = None) -> list[bytes]:
@@ -119,11 +121,26 @@ def test_real_shards(data_dir: Path, tmp_path: Path, reader: Reader, name: str, 
 def test_places_of_a_shard_count_decompressed_bytes(tmp_path: Path) -> None:
     for name in ("a", "a.gz"):
         write_records(tmp_path / name, SMALL)
-        shard = scan_records(tmp_path / name)
+        [shard] = scan_records(tmp_path / name)
         assert shard.path == tmp_path / name
         assert shard.buffer.tobytes() == b"".join(map(frame, SMALL))
         assert shard.starts.tolist() == [12, 33, 49]
         assert shard.sizes.tolist() == [5, 0, 16]
+
+
+def test_of_a_large_gzip_one_part_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("expertise.youtube8m.records.GZIP_BYTES", 200)
+    records = [bytes([number]) * (number % 7) for number in range(100)]
+    for name in ("a", "a.gz"):
+        write_records(tmp_path / name, records)
+    [plain] = scan_records(tmp_path / "a")
+    parts = list(scan_records(tmp_path / "a.gz"))
+    assert len(parts) == 10
+    assert max(len(part.buffer) for part in parts) < 250
+    assert b"".join(part.buffer.tobytes() for part in parts) == plain.buffer.tobytes()
+    assert scan(tmp_path / "a.gz") == records
+    places = [part.error(row, "").offset for part in parts for row in range(len(part.starts))]
+    assert places == [plain.error(row, "").offset for row in range(100)]
 
 
 def test_an_empty_file_has_no_records(tmp_path: Path, reader: Reader) -> None:

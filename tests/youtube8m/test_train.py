@@ -311,6 +311,14 @@ class TestResume:
         with pytest.raises(FlagError, match="have changed since"):
             train(dataclasses.replace(flags, train_data_pattern=f"{there}/train*", max_steps=4))
 
+    def test_other_files_by_another_pattern_are_said(
+        self, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        one = f"{tiny.folder}/train0001*"
+        train(tiny.flags(tmp_path, max_steps=2))
+        train(tiny.flags(tmp_path, max_steps=3, train_data_pattern=one))
+        assert f"--train_data_pattern was {tiny.train!r}, now {one!r}: taken" in capsys.readouterr().err
+
     def test_a_damaged_checkpoint_is_named(self, tiny: Any, tmp_path: Path) -> None:
         train(tiny.flags(tmp_path, max_steps=2))
         file = checkpoint.steps_of(tmp_path)[2] / "optimizer.safetensors"

@@ -55,6 +55,24 @@ def test_files_are_sorted_and_each_there_once(tmp_path: Path) -> None:
     assert [path.name for path in found] == ["a1.tfrecord", "a2.tfrecord", "b1.tfrecord"]
 
 
+def test_names_may_hold_commas_and_brackets(tmp_path: Path) -> None:
+    odd, plain = tmp_path / "a, b[1]", tmp_path / "c"
+    for folder in (odd, plain):
+        folder.mkdir()
+        for name in ("x1", "x2"):
+            (folder / name).touch()
+    here = str(odd).replace("[", "[[]")
+    for pattern, expected in (
+        (f"{odd}/x1", [odd / "x1"]),
+        (f"{here}/x*", [odd / "x1", odd / "x2"]),
+        (f"{plain}/x*,{here}/x*,{odd}/x1", [odd / "x1", odd / "x2", plain / "x1", plain / "x2"]),
+        (f"{odd}/x2,{plain}/x1", [odd / "x2", plain / "x1"]),
+    ):
+        assert match_files(pattern, "train_data_pattern") == expected
+    with pytest.raises(ValueError, match=r"no file matches .*/a'; check the path"):
+        match_files(f"{odd}/y", "train_data_pattern")
+
+
 def test_no_file_is_an_error_that_names_flag_and_pattern(tmp_path: Path) -> None:
     (tmp_path / "a.tfrecord").touch()
     with pytest.raises(ValueError, match=r"--eval_data_pattern=.*no file matches .*/b\*'"):

@@ -1,7 +1,6 @@
 """What an evaluation prints: a row of figures for each model, and the most frequent classes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -19,8 +18,8 @@ _FIGURES = {
 _TITLES = {"videos": "the most frequent classes", "segments": "the most frequent classes in segments"}
 
 
-def show(title: str, names: Sequence[str], rows: Sequence[Sequence[Evaluation]], file: Path) -> None:
-    """Print the figures, those of the first row class by class, and where all are.
+def show(title: str, names: Sequence[str], rows: Sequence[Sequence[Evaluation]]) -> None:
+    """Print the figures, those of the first row class by class.
 
     Parameters
     ----------
@@ -43,7 +42,6 @@ def show(title: str, names: Sequence[str], rows: Sequence[Sequence[Evaluation]],
         console.print(_frequent_classes(evaluation))
     for evaluation in first:
         print(_about_map(evaluation))
-    print(f"all classes are in {file}")
 
 
 def _size(evaluation: Evaluation) -> str:

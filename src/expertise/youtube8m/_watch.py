@@ -4,7 +4,8 @@ A collective operation waits for all processes, for hours where one of them conv
 has died is found here, by a thread that looks once a second:
 
 - of a process on this machine, the system tells whether it has ended or was stopped, however busy it is;
-- of one on another machine, its beats tell: numbers that it writes into a store which all processes share.
+- of one on another machine, its beats tell: numbers that it writes into a store which all processes share;
+- that the process has died which started these for `--num_gpu`, their own parent tells: it is another then.
 
 Silence is counted in looks of one's own, not in seconds: a machine that slept has not looked either.
 """
@@ -109,6 +110,7 @@ class Watch:
     rank : of this one.
     last_words : makes of a finding what is said where the process exits.
     wakes : whether SIGTERM is handled in this process, so that it may be sent.
+    parent : id of the process that started this one and shall outlive it; 0: none has to.
     look_seconds, silent_looks, grace_seconds : see the constants.
     """
 
@@ -120,12 +122,13 @@ class Watch:
         last_words: Callable[[str], str],
         *,
         wakes: bool,
+        parent: int = 0,
         look_seconds: float = LOOK_SECONDS,
         silent_looks: int = SILENT_LOOKS,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._store, self._peers, self._rank = store, list(peers), rank
-        self._last_words, self._wakes = last_words, wakes
+        self._last_words, self._wakes, self._parent = last_words, wakes, parent
         self._look_seconds, self._silent_looks = look_seconds, silent_looks
         self._grace_seconds = grace_seconds
         self._lock = threading.Lock()  # of the store
@@ -212,6 +215,8 @@ class Watch:
         for _, said in others:
             if said and (finding := Farewell(**json.loads(said)).finding):
                 return finding
+        if self._parent and os.getppid() != self._parent:
+            return f"the process that started the run (pid {self._parent}) has ended"
         for peer, said in others:
             if said:
                 continue

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from expertise._files import atomic_file, atomic_folder
+from expertise._files import atomic_file, atomic_folder, usual_mode
 from expertise.youtube8m.averaged import AveragedModel
 from expertise.youtube8m.model_flags import ModelFlags
 
@@ -59,14 +59,14 @@ def save(
     again. Where there is a checkpoint, there is its export.
     """
     with atomic_folder(train_dir / "export" / f"step_{step}") as part:
-        save_file(_tensors(averaged.model if averaged else model), part / "model.safetensors")
         flags.write(part / "model_flags.json")
+        _write_tensors(_tensors(averaged.model if averaged else model), part / "model.safetensors")
     folder = train_dir / "checkpoints" / f"step_{step:08d}"
     with atomic_folder(folder) as part:
-        save_file(_tensors(model), part / "model.safetensors")
+        _write_tensors(_tensors(model), part / "model.safetensors")
         if averaged is not None:
-            save_file(_tensors(averaged.model), part / "averaged.safetensors")
-        save_file(_optimizer_tensors(model, optimizer), part / "optimizer.safetensors")
+            _write_tensors(_tensors(averaged.model), part / "averaged.safetensors")
+        _write_tensors(_optimizer_tensors(model, optimizer), part / "optimizer.safetensors")
         (part / "state.json").write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
     return folder
 
@@ -176,6 +176,17 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     with atomic_file(file) as part:
         part.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def _write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    try:
+        with usual_mode(file):
+            save_file(tensors, file)
+    except SafetensorError as error:
+        raise OSError(
+            f"{file.name} can't be written in {file.parent.parent}: {error}; the last checkpoint stands, the "
+            "same command goes on from there"
+        ) from error
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

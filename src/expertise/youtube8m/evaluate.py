@@ -171,8 +171,9 @@ def _evaluate_export(flags: Flags, folder: Path, data: _Data) -> dict[str, Any]:
     model = load_model(folder, device=flags.device, precision=flags.precision)
     title = f"step {model.step}"
     [found] = _evaluate(flags, model, str(folder), title, data)
+    show(title, (), [found])  # first: in a folder that may only be read, the file can't be written
     file = write_evaluation(flags.train_dir, found[0], flags.eval_data_pattern, found[1:])
-    show(title, (), [found], file)
+    print(f"all classes are in {file}")
     return {"step": model.step, **_flat(found)}
 
 
@@ -195,9 +196,10 @@ def _evaluate_average(flags: Flags, folders: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {"average": model.average, "data_pattern": flags.eval_data_pattern}
     for one in rows[0]:
         values |= one.values()
-    checkpoint.write_json(file, {**values, "members": members})
     above = os.path.commonpath(resolved)
-    show(title, ["average", *(str(path.relative_to(above)) for path in resolved)], rows, file)
+    show(title, ["average", *(str(path.relative_to(above)) for path in resolved)], rows)
+    checkpoint.write_json(file, {**values, "members": members})
+    print(f"all classes are in {file}")
     return {"average": model.average, **_flat(rows[0]), "members": members}
 
 

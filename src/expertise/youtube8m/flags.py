@@ -5,7 +5,10 @@ line, its help, the checks (flag_rules.py), the rules of resuming and the tests 
 field here, its one reader, and a line in the changelog.
 """
 
+import os
+import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from expertise.youtube8m._flag_entry import COMMANDS, FREE, ROLES, SAID, SAME, Entry, FlagError, flag
@@ -33,7 +36,8 @@ class Flags:
     # fmt: off
     # dataset
     train_data_pattern: str = flag("", "dataset", "train",
-        "Files to train on: a pattern like 'DIR/train*.tfrecord', several with commas.", required="train")
+        "Files to train on: a pattern like 'DIR/train*.tfrecord', several with commas.",
+        required="train", resume=SAID)
     eval_data_pattern: str = flag("", "dataset", "train eval",
         "Files to evaluate on. In train: evaluates at every export, and the best checkpoint is kept.",
         required="eval", resume=SAID)
@@ -243,6 +247,13 @@ class Flags:
     segment_label_ids_file: str = flag("", "other", "infer",
         "A csv with a column Index: the classes whose segments are listed; all unless given.")
     # fmt: on
+
+    def __post_init__(self) -> None:
+        """Put the user's home folder in the place of ~, which shells leave alone behind "--train_dir="."""
+        for name in ("train_dir", "vocabulary", "teacher"):
+            value = os.fspath(getattr(self, name))
+            value = re.sub("(^|,) *~(?=[/,]|$)", lambda found: f"{found[1]}{Path.home()}", value)
+            object.__setattr__(self, name, value)
 
 
 ENTRIES: dict[str, Entry] = {f.name: f.metadata["entry"] for f in fields(Flags)}

@@ -1,6 +1,5 @@
 """How the processes of a run come to be: one, those that torchrun starts, or one for each GPU."""
 
-import functools
 import itertools
 import json
 import os
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ _SETTLE_SECONDS = (
 )
 _END_SECONDS = 60.0  # that the other processes have to end, when one has failed
 _INTERRUPTED = 130  # the exit code of a process that Ctrl-C has ended
+_PARENT = "EXPERTISE_PARENT"  # in the environment of processes for --num_gpu: who started them
 _runs = itertools.count()  # of this process: one after the other, each with its own part of the store
 
 
@@ -62,7 +63,8 @@ def joined(flags: Flags) -> Iterator[Processes]:
         store, peers, rank = _meet()
         wakes = threading.current_thread() is threading.main_thread()
         own = store.clone()  # type: ignore[attr-defined] # torch's stubs lack it
-        watch = Watch(own, peers, rank, lambda finding: _advised(finding, flags), wakes=wakes)
+        parent = int(os.environ.get(_PARENT, "0"))
+        watch = Watch(own, peers, rank, partial(_advised, flags=flags), wakes=wakes, parent=parent)
         watch.start()
         try:
             device = _begin(flags, store, rank, len(peers))
@@ -113,7 +115,7 @@ def _meet() -> tuple[Store, list[Peer], int]:
         ) from error
 
 
-@functools.cache
+@cache
 def _shared_store() -> tuple[Store, int, int]:
     """Give the store of torchrun or of the first process, rank and world; kept, as other runs may follow."""
     store, rank, world = next(iter(rendezvous("env://", timeout=JOIN)))
@@ -240,6 +242,7 @@ def run_processes(flags: Flags, count: int) -> None:
         "LOCAL_WORLD_SIZE": str(count),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # it is here
         "TORCHELASTIC_RESTART_COUNT": "0",
+        _PARENT: str(os.getpid()),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
     }
     command = [sys.executable, "-m", "expertise", "youtube8m", "train", *_arguments(flags)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from expertise.youtube8m.ensemble import split_paths
 from expertise.youtube8m.flags import FlagError, Flags
 from expertise.youtube8m.loading import VideoModel, load_model
 from expertise.youtube8m.model_flags import ModelFlags
@@ -36,7 +37,7 @@ class Lessons:
                 "leave it at 0 with --frame_features"
             )
         self._flags, self._processes = flags, processes
-        paths = [path.strip() for path in flags.teacher.split(",")] if flags.teacher else []
+        paths = split_paths(flags.teacher) if flags.teacher else []
         self._teachers = [_teacher(path, flags, model_flags, processes.device) for path in paths]
 
     def of(self, batch: Batch, size: int) -> Lesson:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -115,8 +116,10 @@ class Processes:
         """
         if self.world == 1:
             return network
-        # buffers follow what all processes have seen together, so they are alike; a memory of videos is large
-        return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
+        with warnings.catch_warnings():  # newer torch has another name for broadcast_buffers
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            # buffers follow what all processes have seen together, so they are alike; a memory is large
+            return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def say(self, text: str) -> None:
         """Print a line on the stream."""

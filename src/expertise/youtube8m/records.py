@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +49,7 @@ FOOTER = struct.Struct("<I")  # masked checksum of the data
 LARGEST = 2**31 - 1  # bytes of a protobuf message: a longer record cannot be one
 PIECE = 2**20  # bytes that are read at once: a length is not believed before so many bytes came
 _NO_RECORDS = "; is this a TFRecord file?"  # is said of a first record that is none
+GZIP_BYTES = 2**26  # of decompressed records that are held together
 LARGE = 2**14  # bytes from which a view is cheaper than a copy
 
 AnyPath = str | os.PathLike[str]
@@ -68,22 +69,32 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A scanned file. Record i is ``buffer[starts[i] : starts[i] + sizes[i]]``.
+    """A scanned file, or a part of one. Record i is ``buffer[starts[i] : starts[i] + sizes[i]]``.
 
-    buffer : uint8, the whole file (decompressed); starts, sizes : int64, one for each record.
+    buffer : uint8, the whole file or a part of it (decompressed); starts, sizes : int64, one for each record.
+    before : bytes of the file that come before the buffer.
     """
 
     path: Path
     buffer: NDArray[np.uint8]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    before: int = 0
+
+    def take(self, rows: slice | NDArray[np.int64]) -> "Shard":
+        """Only some of the records."""
+        return replace(self, starts=self.starts[rows], sizes=self.sizes[rows])
+
+    def error(self, row: int, reason: str) -> RecordError:
+        """What to say of a record whose content is wrong."""
+        return RecordError(self.path, self.before + int(self.starts[row]) - HEADER.size, reason)
 
 
-def scan_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> Shard:
+def scan_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> Iterator[Shard]:
     """Find the records of a file and verify all checksums.
 
-    A plain file is memory-mapped, so it must not shrink while the Shard is in use; a GZIP file is held in
-    memory.
+    A plain file is one Shard. It is memory-mapped, so it must not shrink while the Shard is in use. A GZIP
+    file is decompressed into memory, in Shards of GZIP_BYTES, or a little more.
 
     Parameters
     ----------
@@ -99,7 +110,8 @@ def scan_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> 
     crc = _crc32c()
     with path.open("rb") as file:
         if _is_gzip(file, crc):
-            return _scan_gzip(file, path, crc, skipped)
+            yield from _scan_gzip(file, path, crc, skipped)
+            return
         size = os.fstat(file.fileno()).st_size
         # an empty file cannot be mapped
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
@@ -118,7 +130,7 @@ def scan_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> 
         skipped.extend(errors)
     if wrong.size:
         starts, sizes = np.delete(starts, wrong), np.delete(sizes, wrong)
-    return Shard(path, buffer, starts, sizes)
+    yield Shard(path, buffer, starts, sizes)
 
 
 def read_records(path: AnyPath, *, skipped: list[RecordError] | None = None) -> Iterator[bytes]:
@@ -244,22 +256,26 @@ def _walk(
     return *(np.array(part, dtype=np.int64) for part in (starts, sizes, found)), last  # type: ignore[return-value]
 
 
-def _scan_gzip(file: IO[bytes], path: Path, crc: Crc, skipped: list[RecordError] | None) -> Shard:
+def _scan_gzip(file: IO[bytes], path: Path, crc: Crc, skipped: list[RecordError] | None) -> Iterator[Shard]:
     """Decompress record by record: what is no record ends it before it fills the memory."""
-    buffer = bytearray()
+    buffer, before = bytearray(), 0
     starts, sizes = list[int](), list[int]()
+
+    def shard() -> Shard:
+        own = np.frombuffer(buffer, dtype=np.uint8)
+        return Shard(path, own, np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64), before)
+
     for start, header, body in _good_frames(file, path, crc, skipped):
+        if len(buffer) >= GZIP_BYTES:
+            yield shard()
+            before += len(buffer)
+            buffer, starts, sizes = bytearray(), [], []
         buffer += header
         buffer += body
         if start >= 0:
-            starts.append(start)
+            starts.append(start - before)
             sizes.append(len(body) - FOOTER.size)
-    return Shard(
-        path,
-        np.frombuffer(buffer, dtype=np.uint8),
-        np.array(starts, dtype=np.int64),
-        np.array(sizes, dtype=np.int64),
-    )
+    yield shard()
 
 
 def _good_frames(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_COMMAS = 8  # in the name of a file or of its folders
 MAX_FEATURE_SIZE = 1 << 20  # a larger one is a mistake, and would make every buffer absurd
 
 
@@ -209,25 +210,36 @@ def match_files(pattern: str | os.PathLike[str], flag: str) -> list[Path]:
     Raises ValueError, which names ``flag``, where a pattern matches no file.
     """
     text = os.fspath(pattern)
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part for part in text.split(",") if part.strip()]
     if not parts:
         raise ValueError(
             f"--{flag} is empty; give the files to read, such as --{flag}='/data/train*.tfrecord'"
         )
     found: set[Path] = set()
-    for part in parts:
-        names = glob.glob(str(Path(part).expanduser()), recursive=True)  # noqa: PTH207 - patterns may be absolute
-        files = {Path(name) for name in names if Path(name).is_file()}
-        if not files:
-            folder = Path(part).expanduser()
+    while parts:
+        for taken in range(1, min(len(parts), 1 + MOST_COMMAS) + 1):  # a name may hold commas itself
+            files = _matching(",".join(parts[:taken]).strip())
+            if files:
+                break
+        else:
+            first = parts[0].strip()
+            folder = Path(first).expanduser()
             hint = (
                 f"it is a folder; try '{folder}/*.tfrecord'"
                 if folder.is_dir()
                 else "check the path, and quote *"
             )
-            raise ValueError(f"--{flag}={text!r}: no file matches {part!r}; {hint}")
+            raise ValueError(f"--{flag}={text!r}: no file matches {first!r}; {hint}")
         found |= files
+        parts = parts[taken:]
     return sorted(found)
+
+
+def _matching(pattern: str) -> set[Path]:
+    """The files that one pattern matches, and the file of that very name, which may hold brackets."""
+    path = Path(pattern).expanduser()
+    paths = [path, *map(Path, glob.glob(str(path), recursive=True))]  # noqa: PTH207 - it may be absolute
+    return {one for one in paths if one.is_file()}
 
 
 def nothing_in(files: Sequence[Path], what: str = "video", why: str = "") -> ValueError:

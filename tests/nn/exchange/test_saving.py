@@ -53,6 +53,12 @@ def test_every_router_of_the_table_comes_back(case: Case, tmp_path: Path) -> Non
     assert torch.equal(layer.eval()(x, token_ids=ids_for(x)), again.eval()(x, token_ids=ids_for(x)))
 
 
+def test_others_may_read_the_file_as_any_other(tmp_path: Path) -> None:
+    save_layer(CASES[0].layer(D, E), tmp_path / "layer.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "layer.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_no_router_is_left_out() -> None:
     assert {case.name for case in CASES} == set(ROUTERS)
 

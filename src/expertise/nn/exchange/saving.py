@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from expertise._files import atomic_file
+from expertise._files import atomic_file, usual_mode
 from expertise.nn.exchange._parts import arguments_of, assert_filled, demand_moe, layer_arguments
 from expertise.nn.exchange.feed_forward import FeedForward
 from expertise.nn.experts import Experts
@@ -55,7 +55,7 @@ def save_layer(layer: MoE, path: str | os.PathLike[str]) -> None:
     }
     metadata = {"format": FORMAT, "version": str(VERSION), _DESCRIPTION: json.dumps(description)}
     tensors = {name: tensor.detach().contiguous() for name, tensor in layer.state_dict().items()}
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, usual_mode(file):
         save_file(tensors, file, metadata)
 
 

@@ -23,6 +23,8 @@ from expertise.youtube8m.videos import FeatureSpec, Videos, concatenate, label_f
 STEP = 4.0 / 255.0
 LOWEST = 4.0 / 512.0 - 2.0
 VALUES = (np.arange(256) * STEP + LOWEST).astype(np.float32)
+# what zipfile and NumPy raise; RuntimeError where a broken flag says that the file is encrypted
+UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, RuntimeError)
 DEFLATE_RATIO = 1032  # the most that deflate can shrink; a head that promises more is lying
 
 
@@ -36,7 +38,7 @@ class NpzFormat(AbstractFormat):
         try:
             with zipfile.ZipFile(path) as archive:
                 return int(_head(archive, "label_ptr", path)[0][0]) - 1
-        except (RecordError, zipfile.BadZipFile, OSError, EOFError, ValueError):
+        except UNREADABLE:
             return 0
 
     def read(
@@ -152,15 +154,7 @@ def _load(path: Path, spec: FeatureSpec) -> dict[str, Any]:
             arrays: dict[str, Any] = {key: file[key] for key in keys}
     except RecordError:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        NotImplementedError,
-    ) as error:
+    except UNREADABLE as error:
         raise RecordError(path, 0, f"not a readable .npz file: {error}") from error
     _check(path, arrays, spec)
     arrays["label_ptr"] = arrays["label_ptr"].astype(np.int64)

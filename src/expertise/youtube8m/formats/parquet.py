@@ -31,7 +31,7 @@ class ParquetFormat(AbstractFormat):
         pyarrow, parquet = _packages()
         try:
             return int(parquet.read_metadata(path).num_rows)
-        except (pyarrow.ArrowException, OSError):
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError):
             return 0
 
     def read(
@@ -46,14 +46,16 @@ class ParquetFormat(AbstractFormat):
         pyarrow, parquet = _packages()
         first = 0
         try:
-            with parquet.ParquetFile(path) as file:
+            with parquet.ParquetFile(path, page_checksum_verification=True) as file:
                 columns = _columns(path, file.schema_arrow, spec)
                 for batch in file.iter_batches(chunk_rows(spec), columns=columns):
                     yield _videos(path, batch, first, spec, num_classes, skipped)
                     first += batch.num_rows
+                if first != file.metadata.num_rows:
+                    raise RecordError(path, 0, f"{first} rows, but its foot says {file.metadata.num_rows}")
         except RecordError as error:
             report(error, skipped)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             report(RecordError(path, 0, f"not a readable Parquet file: {error}"), skipped)
 
     def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
@@ -74,6 +76,7 @@ class ParquetFormat(AbstractFormat):
                 compression="zstd",
                 use_dictionary=["labels.list.element"],
                 use_byte_stream_split=floats,
+                write_page_checksum=True,
             ) as writer:
                 for chunk in chunks:
                     writer.write_batch(_batch(chunk, spec))

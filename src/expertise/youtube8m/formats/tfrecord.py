@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expertise.youtube8m.formats._abstract import AbstractFormat, chunk_rows
-from expertise.youtube8m.reading.columns import HEADER, parse_videos
+from expertise.youtube8m.reading.columns import parse_videos
 from expertise.youtube8m.reading.frame_records import parse_frame_video, parse_frames
 from expertise.youtube8m.reading.frame_videos import FrameVideos
-from expertise.youtube8m.records import RecordError, Shard, encode_example, scan_records, write_records
+from expertise.youtube8m.records import RecordError, encode_example, scan_records, write_records
 from expertise.youtube8m.videos import FeatureSpec, Videos
 
 GZIP_MAGIC = b"\x1f\x8b"
-FRAMING = 16  # bytes around the data of a record
+HEADER, FRAMING = 12, 16  # bytes of a record before its data, and around it
 SAMPLE = 1 << 18  # bytes that tell how well a file is compressed
 FIRST_BYTES = 8 << 20  # a first record that is longer tells nothing about the others
 FRAME_BYTES = 32 << 20  # of the records of a chunk of frame-level videos
@@ -58,12 +58,11 @@ class TFRecordFormat(AbstractFormat):
         scratch: NDArray[np.float32] | None = None,
     ) -> Iterator[Videos]:
         """Read the videos in chunks, checksums verified; see AbstractFormat.read."""
-        shard = scan_records(path, skipped=skipped)
         step = chunk_rows(spec)
-        for first in range(0, len(shard.starts), step):
-            rows = slice(first, first + step)
-            part = Shard(shard.path, shard.buffer, shard.starts[rows], shard.sizes[rows])
-            yield from parse_videos(part, spec, num_classes, skipped, scratch)
+        for shard in scan_records(path, skipped=skipped):
+            for first in range(0, len(shard.starts), step):
+                part = shard.take(slice(first, first + step))
+                yield from parse_videos(part, spec, num_classes, skipped, scratch)
 
     def read_frames(
         self,
@@ -73,11 +72,10 @@ class TFRecordFormat(AbstractFormat):
         skipped: list[RecordError] | None = None,
     ) -> Iterator[FrameVideos]:
         """Read frame-level videos in chunks, checksums verified; see AbstractFormat.read_frames."""
-        shard = scan_records(path, skipped=skipped)
-        chunks = np.cumsum(shard.sizes) // FRAME_BYTES
-        for rows in np.split(np.arange(len(chunks)), np.flatnonzero(np.diff(chunks)) + 1):
-            part = Shard(shard.path, shard.buffer, shard.starts[rows], shard.sizes[rows])
-            yield parse_frames(part, spec, num_classes, skipped)
+        for shard in scan_records(path, skipped=skipped):
+            chunks = np.cumsum(shard.sizes) // FRAME_BYTES
+            for rows in np.split(np.arange(len(chunks)), np.flatnonzero(np.diff(chunks)) + 1):
+                yield parse_frames(shard.take(rows), spec, num_classes, skipped)
 
     def write(self, path: Path, chunks: Iterable[Videos], spec: FeatureSpec) -> int:
         """Write one Example for each video; return their number."""

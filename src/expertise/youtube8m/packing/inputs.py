@@ -118,7 +118,7 @@ def _common_features(tables: Sequence[AbstractTable], wanted: str) -> dict[str, 
     """The features that all files have; by name and in the order of the flag, or of the first file."""
     first = tables[0]
     names = [name.strip() for name in wanted.split(",")] if wanted else list(first.features)
-    if not names:
+    if not first.features:
         raise ValueError(
             f"{first.path}: no features; a feature is a 2-D array (.npz) or a column of lists (.parquet) of "
             f"numbers, under a name of its own ({', '.join(RESERVED)} mean something else)"

@@ -1,7 +1,6 @@
 """Own frames in an .npz file: arrays of one length, one row a frame."""
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from expertise.youtube8m.formats.npz import UNREADABLE
 from expertise.youtube8m.packing.rows import (
     ONE_KIND,
     RESERVED,
@@ -19,7 +19,6 @@ from expertise.youtube8m.packing.rows import (
     checked_ids,
 )
 
-UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError, NotImplementedError)
 CONVERTED = {"video_id", "label_ptr"}  # what `convert --output_format=npz` writes
 Head = tuple[tuple[int, ...], np.dtype[Any]]
 

@@ -59,7 +59,10 @@ class ParquetTable(AbstractTable):
         """See AbstractTable.read."""
         group = max(0, int(np.searchsorted(self._starts, first, side="right")) - 1)
         start = int(self._starts[group]) if len(self._starts) else 0
-        with _readable(self.path), _parquet().ParquetFile(self.path) as file:
+        with (
+            _readable(self.path),
+            _parquet().ParquetFile(self.path, page_checksum_verification=True) as file,
+        ):
             batches = file.iter_batches(
                 self.step(names),
                 row_groups=range(group, len(self._starts)),
@@ -123,7 +126,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Say which file it was that pyarrow could not read."""
     try:
         yield
-    except (require("pyarrow", "youtube8m").ArrowException, OSError) as error:
+    except (require("pyarrow", "youtube8m").ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
 
 

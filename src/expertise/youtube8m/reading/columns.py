@@ -28,7 +28,6 @@ from expertise.youtube8m.videos import (
 Ints = NDArray[np.int64]
 
 FRAME_FEATURES = ("rgb", "audio")
-HEADER = 12  # bytes of a record before its data
 PLAIN_WIDTH = 8  # bytes of a number that fits 63 bits for certain
 
 
@@ -74,7 +73,7 @@ def parse_videos(
         wrong = {first + row: reason for row, reason in found.items()}
         wrong |= {row: reason for row, reason in bad.items() if first <= row < last}
         for row in sorted(wrong):
-            error = RecordError(shard.path, int(shard.starts[row]) - HEADER, wrong[row])
+            error = shard.error(row, wrong[row])
             if skipped is None:
                 raise error
             skipped.append(error)

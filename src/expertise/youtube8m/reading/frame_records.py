@@ -13,7 +13,6 @@ import numpy as np
 from expertise.youtube8m.examples import Value, parse_example, parse_sequence_example
 from expertise.youtube8m.reading.columns import (
     FRAME_FEATURES,
-    HEADER,
     read_id,
     read_labels,
     walked_ids,
@@ -67,7 +66,7 @@ def parse_frames(
             parts.append(_one_video(data, own, spec, num_classes))
             order.append(row)
         except ValueError as error:
-            fault = RecordError(shard.path, start - HEADER, str(error))
+            fault = shard.error(row, str(error))
             if skipped is None:
                 raise fault from None
             skipped.append(fault)
