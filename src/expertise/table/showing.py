@@ -11,6 +11,7 @@ import numpy.typing as npt
 from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
 from expertise.report.record import Coefficients, Frame, GateMap, Profile
 from expertise.report.record import Column as ShownColumn
+from expertise.table.columns import DAY, Column
 from expertise.table.model import TableModel
 from expertise.table.values import Floats
 
@@ -19,6 +20,7 @@ AVERAGED = 100  # rows over which a map is averaged
 POINTS = 25  # of a profile
 SIDE = 24  # points of a side of the map
 PROFILES = 12
+STEPS = 4  # of a grid, that a cycle needs to be seen
 FRAMES = 40
 CLASSES = 4  # up to so many classes have their coefficients shown
 
@@ -37,7 +39,24 @@ def grid(column: ShownColumn, points: int) -> Floats:
     if len(some) <= points:
         return some
     low, high = np.quantile(there, [0.01, 0.99])
-    return np.linspace(low, high, points) if high > low else np.linspace(some[0], some[-1], points)
+    at = np.linspace(low, high, points) if high > low else np.linspace(some[0], some[-1], points)
+    if column.kind == "date" and (some % DAY == 0).all():
+        return np.unique(np.round(at / DAY) * DAY)
+    return at
+
+
+def placed(column: Column, at: Floats, own: Floats) -> Floats:
+    """Give what the values (s,) of rows become at each point (m,) of a grid: (m, s).
+
+    A date goes to the grid's, but keeps its own place in the week (the day, the year) where the grid is too
+    coarse to show that cycle: a few points would show a wave that is not there.
+    """
+    step = float(np.ptp(at)) / max(1, len(at) - 1)
+    period = max((wave for wave in column.waves if wave < STEPS * step), default=0.0)
+    if not period:
+        return np.repeat(at[:, None], len(own), axis=1)
+    kept = own + np.round((at[:, None] - own) / period) * period
+    return np.where(np.isnan(kept), at[:, None], kept)
 
 
 def profiles(model: TableModel, values: Floats, columns: tuple[ShownColumn, ...]) -> tuple[Profile, ...]:
@@ -49,18 +68,16 @@ def profiles(model: TableModel, values: Floats, columns: tuple[ShownColumn, ...]
     found = []
     for j in sorted(order[:PROFILES], key=lambda j: -columns[j].gate_effect):
         at = grid(columns[j], POINTS)
-        gate, experts, prediction = _averages(model, part, [(j, value) for value in at])
+        gate, experts, prediction = _averages(model, part, j, at)
         found.append(Profile(j, at, gate, experts, prediction))
     return tuple(found)
 
 
-def _averages(
-    model: TableModel, values: Floats, settings: list[tuple[int, float]]
-) -> tuple[Floats, Floats, Floats]:
+def _averages(model: TableModel, values: Floats, j: int, at: Floats) -> tuple[Floats, Floats, Floats]:
     gates, experts, predictions = [], [], []
-    for column, value in settings:
+    for column in placed(model.encoder.columns[j], at, values[:, j]):
         moved = np.array(values)
-        moved[:, column] = value
+        moved[:, j] = column
         X = model.encoder.encode(moved)
         gate, said = model.mixture.gate_proba(X), model.mixture.predict_experts(X)
         weight = gate.reshape(*gate.shape, *[1] * (said.ndim - 2))
@@ -78,11 +95,14 @@ def gate_map(model: TableModel, values: Floats, columns: tuple[ShownColumn, ...]
     x_column, y_column = order
     x, y = grid(columns[x_column], SIDE), grid(columns[y_column], SIDE)
     part = values[: min(len(values), AVERAGED)]
+    across, up = (
+        placed(model.encoder.columns[j], at, part[:, j]) for j, at in ((x_column, x), (y_column, y))
+    )
     gate = np.empty((len(y), len(x), model.n_experts))
-    for i, at_y in enumerate(y):
+    for i in range(len(y)):
         moved = np.repeat(part[None], len(x), axis=0)
-        moved[:, :, y_column] = at_y
-        moved[:, :, x_column] = x[:, None]
+        moved[:, :, y_column] = up[i]
+        moved[:, :, x_column] = across
         flat = model.mixture.gate_proba(model.encoder.encode(moved.reshape(-1, values.shape[1])))
         gate[i] = flat.reshape(len(x), len(part), -1).mean(axis=1)
     return GateMap(x_column, y_column, x, y, gate)
