@@ -33,7 +33,7 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def usual_mode(file: Path) -> Iterator[None]:
-    """Let whoever may read a new file read the one that the block writes: some writers keep it to their owner."""
+    """Let the file that the block writes be readable as any new one is; some writers keep it to its owner."""
     file.touch()
     mode = file.stat().st_mode
     yield
