@@ -1,17 +1,19 @@
-"""The last rows held out: by dates or numbers, moments whole, judged by stretches of time."""
+"""The last rows held out: by dates or numbers, moments whole, judged by what rows in an order tell."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from expertise.table import Request, Wishes, explain_rows, fit_table
-from expertise.table.scoring import difference
-from expertise.table.splitting import hold_out_last, stretches
+from expertise.table.scoring import difference, telling
+from expertise.table.splitting import hold_out_last
 from expertise.table.streamed import fit_streamed
 from table.making import bent, fitted, quiet, write
 
@@ -32,38 +34,59 @@ def test_no_fitted_row_is_later_than_a_held_out_one(moments: list[int], share: f
     assert (order[test] > order[test].min()).sum() < held, "one moment at most reaches over the share"
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=600))
-def test_stretches_are_in_order_and_moments_are_whole(moments: list[int]) -> None:
-    order = np.array(moments, float)
-    found = stretches(order)
-    by_time = found[np.argsort(order, kind="stable")]
-    assert (np.diff(by_time) >= 0).all()
-    assert found.min() == 0
-    assert found.max() < 20
-    for moment in set(moments):
-        assert len(set(found[order == moment])) == 1
+# -- how much rows in an order tell
 
 
-def test_stretches_of_different_moments_have_the_same_length() -> None:
-    many = stretches(np.random.default_rng(0).permutation(1000).astype(float))
-    assert np.bincount(many).tolist() == [100] * 10
-    assert np.bincount(stretches(np.arange(27.0))).tolist() == [9, 9, 9]
-    assert stretches(np.arange(30_000.0)).max() == 19
+def autoregressive(r: float, n: int, seed: int) -> Any:
+    """Numbers that follow their past by r, about 0 in the long run."""
+    found = np.zeros(n + 100)
+    for i, push in enumerate(np.random.default_rng(seed).normal(size=n + 99)):
+        found[i + 1] = r * found[i] + push
+    return found[100:]
 
 
-def test_errors_that_follow_their_past_are_seldom_taken_for_evidence() -> None:
-    rng, n = np.random.default_rng(0), 100
-    falsely = {"rows": 0, "square root": 0, "stretches": 0}
-    for _ in range(1000):
-        apart = np.zeros(n + 50)
-        for i, push in enumerate(rng.normal(size=n + 49)):
-            apart[i + 1] = 0.9 * apart[i] + push  # the models are as good as each other in the long run
-        parted = {"rows": None, "square root": np.arange(n) // 10, "stretches": stretches(np.arange(n))}
-        for name, groups in parted.items():
-            falsely[name] += difference(apart[50:], np.zeros(n), np.ones(n), groups)[2] < 0
-    assert falsely["rows"] > 300
-    assert falsely["square root"] > 90
-    assert falsely["stretches"] < 80, "not the 25 of independent rows, but no longer many"
+@pytest.mark.parametrize("r", [0.0, 0.5, 0.9])
+def test_rows_that_follow_their_past_tell_less(r: float) -> None:
+    found = telling(autoregressive(r, 200_000, 0)) / 200_000
+    assert found == pytest.approx((1 - r) / (1 + r), rel=0.03)
+
+
+@pytest.mark.parametrize(("r", "most"), [(0.0, 40), (0.6, 45), (0.9, 55)])
+def test_a_difference_that_is_none_is_seldom_found(r: float, most: int) -> None:
+    """Of 1,000 comparisons of equals 25 should call the first one better; hundreds would if rows counted."""
+    n, time = 100, np.arange(100)
+    found = {True: 0, False: 0}
+    for seed in range(1000):
+        apart = autoregressive(r, n, seed)
+        for in_order in found:
+            found[in_order] += difference(apart, np.zeros(n), np.ones(n), time, in_order=in_order)[2] < 0
+    assert found[True] < most
+    assert found[False] > 100 or r < 0.5
+
+
+def test_a_clear_difference_is_found_in_order_too() -> None:
+    found = 0
+    for seed in range(200):
+        apart = np.random.default_rng(seed).normal(size=100) - 0.4
+        found += difference(apart, np.zeros(100), np.ones(100), np.arange(100), in_order=True)[2] < 0
+    assert found > 180
+
+
+def test_moments_are_put_in_order_and_rows_of_one_count_together() -> None:
+    rng = np.random.default_rng(0)
+    apart, weight, time = autoregressive(0.8, 300, 1), rng.random(300), np.repeat(np.arange(100.0), 3)
+    whole = difference(apart, np.zeros(300), weight, time, in_order=True)
+    mixed = rng.permutation(300)
+    again = difference(apart[mixed], np.zeros(300), weight[mixed], time[mixed], in_order=True)
+    assert again == pytest.approx(whole)
+    parts = np.array([(weight * (apart - whole[0]))[time == one].sum() for one in range(100)]) / weight.sum()
+    count = telling(parts)
+    half = stats.t.ppf(0.975, count - 1) * np.sqrt(100 / 99 * 100 / count * (parts**2).sum())
+    assert whole == pytest.approx((whole[0], whole[0] - half, whole[0] + half))
+    heavier = np.concatenate([weight, np.zeros(50)])  # rows of no weight, at moments of their own
+    longer = np.append(time, np.arange(100, 150))
+    further = difference(np.append(apart, rng.normal(size=50)), np.zeros(350), heavier, longer, in_order=True)
+    assert further == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("shape", ["csv", "parquet", "day first", "number"])
@@ -82,7 +105,9 @@ def test_the_last_rows_are_held_out(tmp_path: Path, shape: str) -> None:
     assert sorted(place[model.kept.row]) == list(range(80, 100))
     assert f"fit: 80 rows; held out: 20 (20%, day from {since} on)" in said
     assert ("rows", f"80 fitted, 20 held out, day from {since} on (seed 0)") in model.facts
-    assert "on 20 held-out rows in 3 stretches of time" in model.verdict
+    assert re.search(
+        r"on 20 held-out rows in their order, as telling as \d+ in no order, against", model.verdict
+    )
 
 
 def test_the_column_of_the_order_need_not_be_an_input(tmp_path: Path) -> None:

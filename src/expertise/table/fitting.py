@@ -18,7 +18,7 @@ from expertise.table.reading import read_table
 from expertise.table.request import Request
 from expertise.table.sampling import sample
 from expertise.table.scoring import COVERAGE, MIXTURE, ONE, Held, scores, verdict
-from expertise.table.splitting import hold_out, hold_out_last, stretches
+from expertise.table.splitting import hold_out, hold_out_last
 from expertise.table.targets import check_weights, read_groups, read_target, read_weights, task_of
 from expertise.table.values import Floats
 
@@ -91,7 +91,7 @@ def fit_table(
         one = single(request, result, X[train], labels[train], weight[train])
         fitted, held = (Part(X[part], y[part], weight[part]) for part in (train, test))
         together = groups[test] if groups is not None else None
-        judge(result, request, one, fitted, held, together if moment is None else stretches(moment[test]))
+        judge(result, request, one, fitted, held, together if moment is None else moment[test])
         if request.keep_rows:
             kept = sample(len(test), KEPT, request.seed)
             result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
@@ -215,7 +215,7 @@ def judge(
     """Score the mixture, the one expert and the baselines on held-out rows, and say whether it helps.
 
     ``fitted`` are the rows that the baselines learn from; ``groups`` (n,) belong to the held-out rows: they
-    err together. Of rows in an order these are stretches of time.
+    err together. Of rows in an order these are the moments.
     """
     models = [answers(MIXTURE, result.mixture, held.X, held.y), answers(ONE, one, held.X, held.y)]
     n_classes = len(result.classes)
@@ -223,9 +223,15 @@ def judge(
         models.append(baselines.fit_and_predict(name, estimator, *fitted, held.X, n_classes))
     result.scores = [(model.name, scores(model, held.y, held.weight)) for model in models]
     chosen = request.experts == "auto"
-    what = ("in 1 stretch of time", "in {:,} stretches of time")
-    named = {"what": what} if request.order else {}
-    judged = verdict(models, held.y, held.weight, result.n_experts, chosen=chosen, groups=groups, **named)
+    judged = verdict(
+        models,
+        held.y,
+        held.weight,
+        result.n_experts,
+        chosen=chosen,
+        groups=groups,
+        in_order=bool(request.order),
+    )
     result.verdict, result.helps = judged.text, judged.helps
 
 

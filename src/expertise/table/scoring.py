@@ -80,12 +80,18 @@ def losses(held: Held, y: npt.NDArray[Any]) -> Floats:
 
 
 def difference(
-    a: Floats, b: Floats, weight: Floats, groups: npt.NDArray[Any] | None = None
+    a: Floats,
+    b: Floats,
+    weight: Floats,
+    groups: npt.NDArray[Any] | None = None,
+    *,
+    in_order: bool = False,
 ) -> tuple[float, float, float]:
     """Give the weighted mean of a - b over rows, and its interval of 95 % by Student's t.
 
-    Rows of a group err together: with ``groups`` (n,) each group counts once. One row, or one group, says
-    nothing of chance: its interval is without end.
+    Rows of a group err together: with ``groups`` (n,) each group counts once. ``in_order`` says that groups
+    are moments: then each counts for less, the more it follows the one before (`telling`). One row, or one
+    group, says nothing of chance: its interval is without end.
 
     >>> mean, low, high = difference(np.array([1.0, 2, 3]), np.zeros(3), np.ones(3))
     >>> mean, round(low, 3), round(high, 3)
@@ -94,21 +100,42 @@ def difference(
     (2.0, -inf, inf)
     """
     share = weight / weight.sum()
-    apart = a - b
-    mean = float(share @ apart)
-    parts, count = share * (apart - mean), _sets(weight, groups)
-    if groups is not None:
-        parts = np.bincount(np.unique(groups, return_inverse=True)[1], parts)
-    if count < 2:
+    mean = float(share @ (a - b))
+    parts = _parts(a - b, weight, groups)
+    if len(parts) < 2:
         return mean, -np.inf, np.inf
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    half = quantile * float(np.sqrt(parts @ parts * count / (count - 1)))
+    count = telling(parts) if in_order else float(len(parts))
+    variance = float(parts @ parts) * len(parts) / (len(parts) - 1) * len(parts) / count
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(variance))
     return mean, mean - half, mean + half
 
 
-def _sets(weight: Floats, groups: npt.NDArray[Any] | None) -> int:
-    """Count the rows that have a weight, or their groups."""
-    return int((weight > 0).sum() if groups is None else len(np.unique(groups[weight > 0])))
+def _parts(apart: Floats, weight: Floats, groups: npt.NDArray[Any] | None) -> Floats:
+    """Give what each row of some weight, or each group, adds to the error of the weighted mean; by group."""
+    some = weight > 0
+    share = weight[some] / weight.sum()
+    parts = share * (apart[some] - share @ apart[some])
+    if groups is None:
+        return np.asarray(parts)
+    return np.asarray(np.bincount(np.unique(groups[some], return_inverse=True)[1], parts), dtype=float)
+
+
+def telling(parts: Floats) -> float:
+    """Give how many independent values tell as much as these (n,), of which each follows the one before.
+
+    Of an autoregression of first order, r, n values are worth n (1 - r) / (1 + r). The correlation with the
+    value before, measured on n values about their own mean, is too small by about (1 + 4 r) / n (Kendall
+    1954, Biometrika 41:403). At least 2 are given.
+
+    >>> telling(np.array([1.0, -1, 1, -1, 1, -1]))
+    6.0
+    >>> telling(np.repeat([1.0, -1.0], 50)) < 5
+    True
+    """
+    n, square = len(parts), float(parts @ parts)
+    r = float(parts[1:] @ parts[:-1]) / square if square else 0.0
+    r = min(max(r + (1 + 4 * r) / n, 0.0), 1.0)
+    return max(n * (1 - r) / (1 + r), 2.0)
 
 
 @dataclass(frozen=True)
@@ -127,21 +154,29 @@ def verdict(
     *,
     chosen: bool = True,
     groups: npt.NDArray[Any] | None = None,
-    what: tuple[str, str] = ("of 1 group", "of {:,} groups"),
+    in_order: bool = False,
 ) -> Verdict:
     """Judge the mixture, the first of the models, against the others on the same rows.
 
     ``chosen`` says that the number of experts was chosen by the fit, and not asked for. ``groups`` (n,) of
-    rows that belong together; ``what`` is what to call one and several of them.
+    rows that belong together, or, ``in_order``, their moments.
     """
     mixture, *others = models
     metric = "RMSE" if mixture.prediction.ndim == 1 else "log loss"
     loss = {one.name: losses(one, y) for one in models}
     score = {one.name: scores(one, y, weight)[metric] or 0.0 for one in models}
-    against = {one.name: difference(loss[mixture.name], loss[one.name], weight, groups) for one in others}
+    against = {
+        one.name: difference(loss[mixture.name], loss[one.name], weight, groups, in_order=in_order)
+        for one in others
+    }
     best = min(others, key=lambda one: score[one.name]).name
-    rows, sets = f"{len(y):,} held-out row{'' if len(y) == 1 else 's'}", _sets(weight, groups)
-    rows += "" if groups is None else f" {what[sets != 1].format(sets)}"
+    parts = _parts(loss[mixture.name] - loss[best], weight, groups)
+    sets = len(parts)
+    rows = f"{len(y):,} held-out row{'' if len(y) == 1 else 's'}"
+    if in_order:
+        rows += f" in their order, as telling as {telling(parts):,.0f} in no order" if sets > 1 else ""
+    elif groups is not None:
+        rows += f" of {sets:,} group{'' if sets == 1 else 's'}"
     said = f"{metric} {score[mixture.name]:.4g} on {rows}, against {score[best]:.4g} of {_the(best)}"
     if n_experts == 1:
         start = "One expert is enough: more would not pay for their parameters, so this" if chosen else "This"
@@ -155,7 +190,7 @@ def verdict(
     low, high = against[best][1:]
     one_low, one_high = against[ONE][1:] if ONE in against else (low, high)
     helps_over_one = one_high < 0
-    but = _narrow(mixture, y, weight, groups)
+    but = _narrow(mixture, y, weight, groups, in_order=in_order)
     if high < 0:
         return Verdict(f"The mixture helps: {said}, and these rows are enough to tell.{but}", True)
     if low > 0 and helps_over_one:
@@ -177,13 +212,13 @@ def verdict(
 
 
 def _narrow(
-    mixture: Held, y: npt.NDArray[Any], weight: Floats, groups: npt.NDArray[Any] | None = None
+    mixture: Held, y: npt.NDArray[Any], weight: Floats, groups: npt.NDArray[Any] | None, *, in_order: bool
 ) -> str:
     """Say so where the mixture's intervals cover clearly less than they claim: small errors hide it."""
     if mixture.interval is None:
         return ""
     inside = ((mixture.interval[:, 0] <= y) & (y <= mixture.interval[:, 1])).astype(float)
-    found, _, high = difference(inside, np.zeros(len(y)), weight, groups)
+    found, _, high = difference(inside, np.zeros(len(y)), weight, groups, in_order=in_order)
     if high >= COVERAGE:
         return ""
     return (

@@ -9,7 +9,6 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from expertise.table.values import Floats
 
 Rows = npt.NDArray[np.intp]
-STRETCHES = 20  # of time at most, into which held-out rows are parted
 
 
 def hold_out(
@@ -71,19 +70,3 @@ def hold_out_last(order: Floats, share: float) -> tuple[Rows, Rows]:
             f"{int((~later).sum())} (rows of the same moment stay together); use another"
         )
     return np.flatnonzero(~later), np.flatnonzero(later)
-
-
-def stretches(order: Floats) -> npt.NDArray[np.intp]:
-    """Part rows (n,) into stretches of time of about the same number of rows: the number of each (n,).
-
-    Rows near in time err together, so an average over n of them is less sure than over n rows drawn at
-    random. The averages of whole stretches are nearly independent (batch means) where these are long: so
-    there are few, the cube root of n. With its square root the verdict of one regime and errors that follow
-    their own past (autoregressive, 0.9) was false far too often: measured in tests/table/test_order.py.
-
-    >>> stretches(np.array([5.0, 1.0, 2.0, 6.0]))
-    array([1, 0, 0, 1])
-    """
-    rank = np.searchsorted(np.sort(order), order)  # the same moment has the same rank
-    count = min(STRETCHES, max(1, round(np.cbrt(len(order)))))
-    return np.asarray(rank * count // len(order))
