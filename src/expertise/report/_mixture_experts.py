@@ -197,13 +197,13 @@ def _classes(record: MixtureRecord) -> Table:
 
 def responses(record: MixtureRecord) -> list[Figure]:
     """The experts' answers along the inputs that move them most."""
-    known = [p for p in record.profiles if record.columns[p.column].expert_effect > 0 and len(p.at)]
-    known.sort(key=lambda p: -record.columns[p.column].expert_effect)
+    known = [p for p in record.profiles if record.axis(p).expert_effect > 0 and len(p.at)]
+    known.sort(key=lambda p: -record.axis(p).expert_effect)
     return [_response(record, p) for p in known[:MAX_PROFILES]]
 
 
 def _response(record: MixtureRecord, found: Profile) -> Figure:
-    column = record.columns[found.column]
+    column = record.axis(found)
     experts, mixture, label = found.experts, found.prediction, f"mean {target(record)}"
     if record.classes:
         v = 1 if len(record.classes) == 2 else int(np.ptp(found.experts, axis=0).max(0).argmax())

@@ -45,10 +45,10 @@ def section(record: MixtureRecord) -> tuple[Block, ...]:
         blocks.append(gate_map(record, record.gate_map))
     along = profiles(record)
     blocks += along
-    left = [p for p in record.profiles if record.columns[p.column].gate_effect > WORTH]
+    left = [p for p in record.profiles if record.axis(p).gate_effect > WORTH]
     if len(left) > len(along):
-        left.sort(key=lambda p: -record.columns[p.column].gate_effect)
-        names = [record.columns[p.column].name for p in left[len(along) :]]
+        left.sort(key=lambda p: -record.axis(p).gate_effect)
+        names = [record.axis(p).name for p in left[len(along) :]]
         some = listing(names[:MAX_NAMES]) if len(names) <= MAX_NAMES else ", ".join(names[:MAX_NAMES]) + ", …"
         which = "move the gate, less than these" if along else f"move no mean weight by {VISIBLE}"
         subject = f"{len(names)} inputs"
@@ -166,13 +166,9 @@ def _map_table(found: GateMap, x_scale: Scale, y_scale: Scale) -> Table:
 
 def profiles(record: MixtureRecord) -> list[Figure]:
     """Gate weights along the inputs that move the gate, the strongest first."""
-    moving = [
-        p
-        for p in record.profiles
-        if record.columns[p.column].gate_effect > WORTH and len(p.at) and _visible(p)
-    ]
-    moving.sort(key=lambda p: -record.columns[p.column].gate_effect)
-    return [profile(record.columns[p.column], p) for p in moving[:MAX_PROFILES]]
+    moving = [p for p in record.profiles if record.axis(p).gate_effect > WORTH and len(p.at) and _visible(p)]
+    moving.sort(key=lambda p: -record.axis(p).gate_effect)
+    return [profile(record.axis(p), p) for p in moving[:MAX_PROFILES]]
 
 
 def _visible(found: Profile) -> bool:

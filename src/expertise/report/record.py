@@ -58,10 +58,11 @@ class Profile:
     """Gate and experts along one input: the mean over rows in which this input alone is set to each value.
 
     column : number of the column.
-    at : (m,) values, in the column's terms.
+    at : (m,) values, in the terms of the column, or of the axis.
     gate : (m, K) mean gate weights.
     experts : (m, K) mean predictions; of a classifier (m, K, V) mean class probabilities.
     prediction : (m,) or (m, V) of the mixture.
+    axis : what is set, where it is a part of the column: the day of the week of a date.
     """
 
     column: int
@@ -69,6 +70,7 @@ class Profile:
     gate: Floats
     experts: Floats
     prediction: Floats
+    axis: Column | None = None
 
 
 @dataclass(frozen=True)
@@ -204,3 +206,7 @@ class MixtureRecord:
     def n_experts(self) -> int:
         """Number of experts, K."""
         return int(self.gate.shape[1])
+
+    def axis(self, profile: Profile) -> Column:
+        """Give what a profile goes along."""
+        return profile.axis or self.columns[profile.column]

@@ -84,8 +84,14 @@ class Column:
         there = x[~np.isnan(x)]
         if self.kind == "category" or not len(there):
             return self
-        fill = float(np.round(there.mean())) if self.kind == "boolean" else float(np.median(there))
-        return replace(self, fill=fill)
+        return replace(self, fill=self.usual(there))
+
+    def usual(self, there: Floats) -> float:
+        """Give what stands for a missing value, from those that are there (n,); of whole days a whole day."""
+        if self.kind == "boolean":
+            return float(np.round(there.mean()))
+        middle = float(np.median(there))
+        return middle // DAY * DAY if self.kind == "date" and self.whole else middle
 
     def widened(self, x: Floats) -> "Column":
         """Let the range reach over further values (n,)."""

@@ -107,12 +107,11 @@ def _find(name: str, array: Any, wishes: Wishes, source: str) -> Column | str:
         )
     if kind == "number" and name not in wishes.keep and _counts_rows(name, x, whole):
         return f"id-like (a different whole number in each row; --keep={name} takes it)"
-    fill = float(np.round(there.mean())) if kind == "boolean" else float(np.median(there))
     waves = _waves(there) if kind == "date" else ()
     missing = len(there) < len(x)
-    return Column(
-        name, kind, fill, float(there.min()), float(there.max()), whole, (), missing, waves, form=form
-    )
+    low, high = float(there.min()), float(there.max())
+    column = Column(name, kind, 0.0, low, high, whole, (), missing, waves, form=form)
+    return replace(column, fill=column.usual(there))
 
 
 def _kind(name: str, array: Any, wishes: Wishes, source: str) -> tuple[Any, str]:

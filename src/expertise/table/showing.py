@@ -3,6 +3,7 @@
 Letters: n rows of the page, K experts, V classes, m points of a grid, s rows of a sample.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from expertise.mixture import MixtureOfExpertsClassifier, MixtureOfExpertsRegressor
 from expertise.report.record import Coefficients, Frame, GateMap, Profile
 from expertise.report.record import Column as ShownColumn
-from expertise.table.columns import DAY, Column
+from expertise.table.columns import DAY
+from expertise.table.cycles import Cycle, hidden, placed
 from expertise.table.model import TableModel
 from expertise.table.values import Floats
 
@@ -20,7 +22,6 @@ AVERAGED = 100  # rows over which a map is averaged
 POINTS = 25  # of a profile
 SIDE = 24  # points of a side of the map
 PROFILES = 12
-STEPS = 4  # of a grid, that a cycle needs to be seen
 FRAMES = 40
 CLASSES = 4  # up to so many classes have their coefficients shown
 
@@ -45,37 +46,43 @@ def grid(column: ShownColumn, points: int) -> Floats:
     return at
 
 
-def placed(column: Column, at: Floats, own: Floats) -> Floats:
-    """Give what the values (s,) of rows become at each point (m,) of a grid: (m, s).
-
-    A date goes to the grid's, but keeps its own place in the week (the day, the year) where the grid is too
-    coarse to show that cycle: a few points would show a wave that is not there.
-    """
-    step = float(np.ptp(at)) / max(1, len(at) - 1)
-    period = max((wave for wave in column.waves if wave < STEPS * step), default=0.0)
-    if not period:
-        return np.repeat(at[:, None], len(own), axis=1)
-    kept = own + np.round((at[:, None] - own) / period) * period
-    return np.where(np.isnan(kept), at[:, None], kept)
-
-
 def profiles(model: TableModel, values: Floats, columns: tuple[ShownColumn, ...]) -> tuple[Profile, ...]:
-    """Average gate and experts over rows in which one input alone is set to each value of its grid."""
+    """Average gate and experts over rows in which one input alone is set to each value of its grid.
+
+    A date has one more for each cycle that its grid is too coarse to show.
+    """
     scale = max((column.expert_effect for column in columns), default=0.0) or 1.0
     moving = [j for j, c in enumerate(columns) if c.gate_effect > 0 or c.expert_effect > 0]
     order = sorted(moving, key=lambda j: -max(columns[j].gate_effect, columns[j].expert_effect / scale / 2))
     part = values[: min(len(values), SHOWN)]
     found = []
     for j in sorted(order[:PROFILES], key=lambda j: -columns[j].gate_effect):
-        at = grid(columns[j], POINTS)
-        gate, experts, prediction = _averages(model, part, j, at)
-        found.append(Profile(j, at, gate, experts, prediction))
+        column, at = model.encoder.columns[j], grid(columns[j], POINTS)
+        found.append(Profile(j, at, *_averages(model, part, j, placed(column, at, part[:, j]))))
+        for cycle in hidden(column, at):
+            own = np.where(np.isnan(part[:, j]), column.fill, part[:, j])
+            slots = np.stack([cycle.moved(own, slot) for slot in range(len(cycle.slots))])
+            answers = _averages(model, part, j, slots)
+            found.append(Profile(j, np.arange(float(len(slots))), *answers, axis=_axis(columns[j], cycle)))
     return tuple(found)
 
 
-def _averages(model: TableModel, values: Floats, j: int, at: Floats) -> tuple[Floats, Floats, Floats]:
+def _axis(column: ShownColumn, cycle: Cycle) -> ShownColumn:
+    """Give the place of a date in a cycle as a column of its own."""
+    return replace(
+        column,
+        name=f"{column.name}, {cycle.name}",
+        kind="category",
+        levels=cycle.slots,
+        values=cycle.slot(column.values),
+        typical=float(cycle.slot(np.array(column.typical))),
+    )
+
+
+def _averages(model: TableModel, values: Floats, j: int, settings: Floats) -> tuple[Floats, Floats, Floats]:
+    """Average gate, experts and mixture over rows (s,), with their column j set to each of (m, s)."""
     gates, experts, predictions = [], [], []
-    for column in placed(model.encoder.columns[j], at, values[:, j]):
+    for column in settings:
         moved = np.array(values)
         moved[:, j] = column
         X = model.encoder.encode(moved)
