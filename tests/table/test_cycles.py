@@ -111,3 +111,13 @@ def test_a_law_of_the_weekend_is_shown_by_the_days_of_the_week(tmp_path: Path) -
     assert np.ptp(along.gate, axis=0).max() < 0.1, "the weeks are alike"
     title = f"By day, day of the week: expert {lead[0]} leads at 5 of 7 levels, expert {lead[5]} at Saturday"
     assert any(figure.title.startswith(title) for figure in profiles(record))
+
+
+def test_a_cycle_that_moves_nothing_is_not_shown(tmp_path: Path) -> None:
+    rng, n = np.random.default_rng(0), 420
+    day, x = pd.date_range("2024-01-01", periods=n, freq="D"), rng.normal(size=n)
+    frame = pd.DataFrame({"day": day, "x": x, "y": np.where(x > 0, 3 * x, -x) + 0.1 * rng.normal(size=n)})
+    model = fitted(write(frame, tmp_path / "t.parquet"), order="day")
+    assert model.kept is not None
+    assert WEEK in model.encoder.columns[model.encoder.number("day")].waves
+    assert all(one.axis is None for one in pages.record(model, model.kept, "t").profiles)

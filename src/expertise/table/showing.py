@@ -22,6 +22,9 @@ AVERAGED = 100  # rows over which a map is averaged
 POINTS = 25  # of a profile
 SIDE = 24  # points of a side of the map
 PROFILES = 12
+ENOUGH = (
+    0.05  # of a gate weight, or of the spread of the answers, by which a cycle must move them to be shown
+)
 FRAMES = 40
 CLASSES = 4  # up to so many classes have their coefficients shown
 
@@ -49,7 +52,8 @@ def grid(column: ShownColumn, points: int) -> Floats:
 def profiles(model: TableModel, values: Floats, columns: tuple[ShownColumn, ...]) -> tuple[Profile, ...]:
     """Average gate and experts over rows in which one input alone is set to each value of its grid.
 
-    A date has one more for each cycle that its grid is too coarse to show.
+    A date has one more for each cycle that its grid is too coarse to show, where that moves a gate weight or
+    the answer by enough.
     """
     scale = max((column.expert_effect for column in columns), default=0.0) or 1.0
     moving = [j for j, c in enumerate(columns) if c.gate_effect > 0 or c.expert_effect > 0]
@@ -62,9 +66,21 @@ def profiles(model: TableModel, values: Floats, columns: tuple[ShownColumn, ...]
         for cycle in hidden(column, at):
             own = np.where(np.isnan(part[:, j]), column.fill, part[:, j])
             slots = np.stack([cycle.moved(own, slot) for slot in range(len(cycle.slots))])
-            answers = _averages(model, part, j, slots)
-            found.append(Profile(j, np.arange(float(len(slots))), *answers, axis=_axis(columns[j], cycle)))
+            gate, experts, answer = _averages(model, part, j, slots)
+            least = ENOUGH * _spread(model, part)
+            if np.ptp(gate, axis=0).max() < ENOUGH and np.ptp(answer, axis=0).max() < least:
+                continue
+            axis = _axis(columns[j], cycle)
+            found.append(Profile(j, np.arange(float(len(slots))), gate, experts, answer, axis=axis))
     return tuple(found)
+
+
+def _spread(model: TableModel, values: Floats) -> float:
+    """Give the standard deviation of the answers to rows; of classes the largest one."""
+    X = model.encoder.encode(values)
+    if isinstance(model.mixture, MixtureOfExpertsClassifier):
+        return float(np.std(model.mixture.predict_proba(X), axis=0).max())
+    return float(np.std(model.mixture.predict(X)))
 
 
 def _axis(column: ShownColumn, cycle: Cycle) -> ShownColumn:
