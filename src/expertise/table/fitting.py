@@ -68,7 +68,7 @@ def fit_table(
     groups = read_groups(request.groups, table[request.groups], missing, source) if request.groups else None
     labels = y if task == "regression" else np.where(there, y, "").astype(str)
     of_classes = labels if task == "classification" else None
-    train, test, moment, since = _split(table, rows, of_classes, groups, request, source)
+    train, test, together, since = _split(table, rows, of_classes, groups, request, source)
     if task == "classification":
         test = _of_fitted_classes(labels, train, test, say)
         y = np.searchsorted(np.unique(labels[train]), labels)
@@ -90,8 +90,7 @@ def fit_table(
     if len(test):
         one = single(request, result, X[train], labels[train], weight[train])
         fitted, held = (Part(X[part], y[part], weight[part]) for part in (train, test))
-        together = groups[test] if groups is not None else None
-        judge(result, request, one, fitted, held, together if moment is None else moment[test])
+        judge(result, request, one, fitted, held, None if together is None else together[test])
         if request.keep_rows:
             kept = sample(len(test), KEPT, request.seed)
             result.kept = KeptRows(found[test][kept], y[test][kept], test[kept], len(test))
@@ -100,11 +99,15 @@ def fit_table(
 
 
 class Split(NamedTuple):
-    """Rows to fit and held out; of an order the moment of each row (n,), and the first one held out."""
+    """Rows to fit and held out.
+
+    together : (n,) of all rows, what those share that err together: a group, or a moment. since : of an order
+    the first moment held out.
+    """
 
     train: npt.NDArray[np.intp]
     test: npt.NDArray[np.intp]
-    moment: Floats | None = None
+    together: npt.NDArray[Any] | None
     since: str = ""
 
 
@@ -129,7 +132,7 @@ def _split(
         classes=None if classes is None else classes[rows],
         groups=None if groups is None else groups[rows],
     )
-    return Split(rows[train], rows[test])
+    return Split(rows[train], rows[test], groups)
 
 
 def _of_fitted_classes(
