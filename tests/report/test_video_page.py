@@ -135,6 +135,11 @@ def test_use_of_experts() -> None:
             "Expert 2 has the most to say: the gate trusts it with 0.50, and it says 0.10.",
             "answer wrong",
         ),
+        (  # shown as 0.39 both: the one that adds more
+            {"gate_weights": np.array([0.388, 0.391, 0.221]), "score": 0.39},
+            "Expert 1 has the most to say: the gate trusts it with 0.39, and it says 0.90.",
+            "answer wrong",
+        ),
         (
             {"gate_weights": np.array([0.1, 0.1, 0.8]), "score": 0.1, "truth": ()},
             "The gate vetoes: it gives 0.80 to nobody, whatever the experts say.",

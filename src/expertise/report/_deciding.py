@@ -116,7 +116,7 @@ def _use_title(use: Sequence[ExpertUse], regimes: Sequence[str]) -> str:
 def decisions(decisions: Sequence[Decision]) -> tuple[Block, ...]:
     if not decisions:
         return ()
-    text = "Each expert adds its vote times the trust of the gate; the sum is the score of the class."
+    text = "Each expert adds what it says times the trust of the gate; the sum is the score of the class."
     return (Prose((text,)), *(_card(one) for one in decisions))
 
 
@@ -153,10 +153,12 @@ def _card(one: Decision) -> Card:
 
 
 def _who(one: Decision) -> str:
-    lead = int(np.argmax(one.gate_weights))
+    adds = [*(one.gate_weights[:-1] * one.expert_votes), 0.0]
+    # of weights that are shown alike, that of the expert which adds more
+    lead = max(range(len(adds)), key=lambda m: (round(float(one.gate_weights[m]), 2), adds[m]))
     weight = format_value(float(one.gate_weights[lead]), 2)
     if lead == len(one.expert_votes):
         return f"The gate vetoes: it gives {weight} to nobody, whatever the experts say."
-    vote = format_value(float(one.expert_votes[lead]), 2)
+    says = format_value(float(one.expert_votes[lead]), 2)
     how = "decides" if one.gate_weights[lead] >= 0.8 else "has the most to say"
-    return f"Expert {lead + 1} {how}: the gate trusts it with {weight}, and it says {vote}."
+    return f"Expert {lead + 1} {how}: the gate trusts it with {weight}, and it says {says}."
